@@ -1,0 +1,184 @@
+"""Asking the model: read the transcript, ask the pool, store the step and enter its tool calls into the ledger."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.catalogue import AgentCatalogue
+from activities.heartbeat import heartbeating
+from activities.proposals import next_acts, propose
+from holdfast.domain.agents import AgentSpec
+from holdfast.domain.errors import ModelError, ModelRequestRefused, ModelsUnavailable
+from holdfast.domain.messages import ChatMessage, as_chat
+from holdfast.domain.policy import Verdict, rule_on
+from holdfast.domain.steps import ModelAnswer, ModelStep
+from holdfast.domain.tools import TRANSITIONS
+from holdfast.llm import prompt
+from holdfast.llm.pool import Completion, ModelPool
+from holdfast.store import audit, messages, runs, steps, tool_calls
+from holdfast.store.engine import Database
+from holdfast.store.steps import Step
+from holdfast.store.tool_calls import Proposal
+from holdfast.tools.registry import ToolRegistry
+from holdfast.tools.run import MAX_SHOWN_CHARACTERS, MAX_STORED_CHARACTERS, storable
+from workflows.stubs import MODELS_EXHAUSTED
+
+#: How many runs of a conversation a model is given, this one included. Older ones are left out.
+CONTEXT_RUNS = 20
+
+
+@dataclass(frozen=True)
+class _Question:
+    agent: AgentSpec
+    chat: list[ChatMessage]
+    patience_left: timedelta
+
+
+class ModelActivities:
+    """`call_model`."""
+
+    def __init__(self, database: Database, agents: AgentCatalogue, pool: ModelPool, tools: ToolRegistry) -> None:
+        self._database = database
+        self._agents = agents
+        self._pool = pool
+        self._tools = tools
+
+    @activity.defn
+    async def call_model(self, step: ModelStep) -> ModelAnswer:
+        """Ask the model for a run's step, once: a step that is stored is not asked again.
+
+        Raises:
+            ApplicationError: retryable while models may come back; of type `MODELS_EXHAUSTED`, and not retryable, when
+                the agent's patience has run out or the provider refuses the request.
+        """
+        async with heartbeating():
+            if activity.info().attempt > 1 and (stored := await self._stored_answer(step)) is not None:
+                return stored
+            question = await self._read(step)
+            try:
+                completion = await self._ask(step, question)
+            except ModelError as error:
+                raise await self._give_up_or_retry(step, question.agent, error) from None
+            return await self._store(step, question.agent, completion)
+
+    async def _stored_answer(self, step: ModelStep) -> ModelAnswer | None:
+        """The answer of an attempt that stored it, and died before Temporal heard of it."""
+        async with self._database.tenant(step.tenant_id) as connection:
+            if await steps.find(connection, step.tenant_id, step.run_id, step.step) is None:
+                return None
+            calls = await tool_calls.of_run(connection, step.tenant_id, step.run_id, step.step)
+        return ModelAnswer(next_acts(calls, self._tools))
+
+    async def _read(self, step: ModelStep) -> _Question:
+        async with self._database.tenant(step.tenant_id) as connection:
+            run = await runs.get(connection, step.tenant_id, step.run_id)
+            past = await messages.transcript(
+                connection, step.tenant_id, step.run_id, runs=CONTEXT_RUNS, characters=MAX_SHOWN_CHARACTERS
+            )
+            failing_for = await _failing_for(connection, step)
+        agent = await self._agents.get(step.tenant_id, run.agent, run.agent_version)
+        return _Question(agent, as_chat(prompt.assemble(agent), past), agent.limits.patience - failing_for)
+
+    async def _ask(self, step: ModelStep, question: _Question) -> Completion:
+        alias = question.agent.model
+        # At least one real attempt, also for a run whose patience ran out while no worker was up.
+        allowed_s = max(question.patience_left.total_seconds(), 1.0)
+        try:
+            async with asyncio.timeout(allowed_s):
+                return await self._pool.complete(
+                    alias, question.chat, self._offered(question.agent), use_tools=not step.last
+                )
+        except TimeoutError:
+            raise ModelsUnavailable(f"{alias}: no answer within {allowed_s:.1f} s") from None
+
+    def _offered(self, agent: AgentSpec) -> list[dict[str, Any]]:
+        named = self._tools.matching(rule.pattern for rule in agent.tools)
+        return [tool.as_function for tool in named if rule_on(agent, tool.name).verdict is not Verdict.DENY]
+
+    async def _give_up_or_retry(self, step: ModelStep, agent: AgentSpec, error: ModelError) -> ApplicationError:
+        entry = audit.Entry(
+            kind="model_call",
+            outcome="failed",
+            run_id=step.run_id,
+            step=step.step,
+            alias=agent.model,
+            detail=str(error),
+        )
+        async with self._database.tenant(step.tenant_id) as connection:
+            await audit.append(connection, step.tenant_id, entry)
+            failing_for = await steps.failing_for(connection, step.tenant_id, step.run_id, step.step)
+        patience_left = agent.limits.patience - failing_for
+        if isinstance(error, ModelRequestRefused) or patience_left <= timedelta(0):
+            return ApplicationError(str(error), type=MODELS_EXHAUSTED, non_retryable=True)
+        # A provider that asks for more time than there is gets one last call when the patience ends.
+        wanted = error.retry_after if isinstance(error, ModelsUnavailable) else None
+        delay = None if wanted is None else min(wanted, patience_left)
+        return ApplicationError(str(error), type="ModelsUnavailable", next_retry_delay=delay)
+
+    async def _store(self, step: ModelStep, agent: AgentSpec, completion: Completion) -> ModelAnswer:
+        proposals = propose(step, agent, self._tools, completion.tool_calls)
+        async with self._database.tenant(step.tenant_id) as connection:
+            is_first = await steps.store(connection, step.tenant_id, _as_step(step, completion))
+            if is_first:
+                await tool_calls.propose(connection, step.tenant_id, proposals)
+                await audit.append(connection, step.tenant_id, *_entries(step, completion, proposals))
+            calls = await tool_calls.of_run(connection, step.tenant_id, step.run_id, step.step) if proposals else []
+        return ModelAnswer(next_acts(calls, self._tools))
+
+
+async def _failing_for(connection: AsyncConnection, step: ModelStep) -> timedelta:
+    # Patience counts from the first failure, not from the start: a worker that was down for an hour has not tried.
+    if activity.info().attempt == 1:
+        return timedelta(0)
+    return await steps.failing_for(connection, step.tenant_id, step.run_id, step.step)
+
+
+def _as_step(step: ModelStep, completion: Completion) -> Step:
+    return Step(
+        run_id=step.run_id,
+        step=step.step,
+        text=storable(completion.text, MAX_STORED_CHARACTERS),
+        alias=completion.alias,
+        model=completion.model,
+        deployment=completion.deployment,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        cost_usd=completion.cost_usd,
+        latency_ms=completion.latency_ms,
+    )
+
+
+def _entries(step: ModelStep, completion: Completion, proposals: list[Proposal]) -> list[audit.Entry]:
+    """The model call, and each tool call that went no further than the model's wish."""
+    called = audit.Entry(
+        kind="model_call",
+        outcome="answered",
+        run_id=step.run_id,
+        step=step.step,
+        alias=completion.alias,
+        model=completion.model,
+        deployment=completion.deployment,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        cost_usd=completion.cost_usd,
+        latency_ms=completion.latency_ms,
+    )
+    refused = [
+        audit.Entry(
+            kind="tool_call",
+            outcome=call.status,
+            run_id=step.run_id,
+            step=step.step,
+            subject_id=call.tool_call_id,
+            tool=call.tool,
+            latency_ms=0,
+        )
+        for call in proposals
+        if not TRANSITIONS[call.status]
+    ]
+    return [called, *refused]

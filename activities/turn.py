@@ -1,0 +1,83 @@
+"""Taking a conversation's turn, and giving it back with a reply."""
+
+from temporalio import activity
+
+from activities.catalogue import AgentCatalogue
+from holdfast.domain.ids import new_message_id
+from holdfast.domain.runs import RunStatus
+from holdfast.domain.steps import Ending, Finish, RunRef, Turn, TurnPassed
+from holdfast.store import audit, messages, outbox, steps, turns
+from holdfast.store.engine import Database
+from holdfast.temporal.client import MessageWorkflows
+
+#: What the user reads when a run can't end as it should. Polite, true, and without an inside view.
+_APOLOGIES = {
+    Ending.MODELS_EXHAUSTED: "I'm sorry, I can't answer right now. Please try again in a few minutes.",
+    Ending.OUT_OF_STEPS: "I'm sorry, I couldn't finish this within the steps I may take. Please ask for a smaller part of it.",
+    Ending.UNEXPECTED_ERROR: "I'm sorry, something went wrong on our side, and this message could not be handled.",
+}
+
+_STATUS = {
+    Ending.REPLIED: RunStatus.COMPLETED,
+    Ending.MODELS_EXHAUSTED: RunStatus.COMPLETED,
+    Ending.OUT_OF_STEPS: RunStatus.COMPLETED,
+    Ending.UNEXPECTED_ERROR: RunStatus.FAILED,
+    Ending.CANCELLED: RunStatus.CANCELLED,
+}
+
+
+class TurnActivities:
+    """The turn: see `holdfast.store.turns` for its rule."""
+
+    def __init__(self, database: Database, agents: AgentCatalogue, workflows: MessageWorkflows) -> None:
+        self._database = database
+        self._agents = agents
+        self._workflows = workflows
+
+    @activity.defn
+    async def begin_turn(self, run: RunRef) -> Turn:
+        """Take the turn, if it is this run's; and take note that the workflow has started."""
+        async with self._database.tenant(run.tenant_id) as connection:
+            taken = await turns.take(connection, run.tenant_id, run.run_id)
+            await outbox.heard_start(connection, run.tenant_id, run.run_id)
+        if taken is None:
+            return Turn(taken=False)
+        agent = await self._agents.get(run.tenant_id, taken.agent, taken.agent_version)
+        return Turn(taken=True, max_steps=agent.limits.max_steps, model=agent.model)
+
+    @activity.defn
+    async def reclaim_turn(self, run: RunRef) -> None:
+        """End each run in front of this one whose workflow does not run any more."""
+        async with self._database.tenant(run.tenant_id) as connection:
+            in_front = await turns.open_before(connection, run.tenant_id, run.run_id)
+        for other in in_front:
+            if not await self._workflows.is_open(other.workflow_id):
+                await self._end_terminated(run.tenant_id, other.run_id)
+
+    @activity.defn
+    async def finish_turn(self, finish: Finish) -> TurnPassed:
+        """Store the reply, end the run and free the turn, in one transaction; done again, it changes nothing."""
+        status = _STATUS[finish.ending]
+        async with self._database.tenant(finish.tenant_id) as connection:
+            degraded = finish.ending in (Ending.MODELS_EXHAUSTED, Ending.OUT_OF_STEPS)
+            if finish.ending is Ending.REPLIED:
+                last = await steps.find(connection, finish.tenant_id, finish.run_id, finish.steps)
+                reply, degraded = (last.text if last else ""), last is None or not last.text
+            else:
+                reply = ""
+            reply = reply or _APOLOGIES.get(finish.ending, "")
+            if reply:
+                await messages.store_reply(connection, finish.tenant_id, finish.run_id, new_message_id(), reply)
+            error = None if finish.ending is Ending.REPLIED else finish.ending.value
+            following = await turns.end(
+                connection, finish.tenant_id, finish.run_id, status=status, degraded=degraded, error=error
+            )
+        return TurnPassed(next_workflow_id=following)
+
+    async def _end_terminated(self, tenant_id: str, run_id: str) -> None:
+        async with self._database.tenant(tenant_id) as connection:
+            await turns.end(
+                connection, tenant_id, run_id, status=RunStatus.FAILED, degraded=False, error="terminated from outside"
+            )
+            entry = audit.Entry(kind="run", outcome=RunStatus.FAILED, run_id=run_id, detail="terminated from outside")
+            await audit.append(connection, tenant_id, entry)

@@ -1,0 +1,111 @@
+"""Errors as RFC 9457 problem details. The only place with status codes for errors.
+
+Each problem also carries OpenAI's `error` object, so that clients written for that API show something sensible.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from holdfast.domain.errors import (
+    Conflict,
+    DigestMismatch,
+    HoldfastError,
+    IdempotencyMismatch,
+    InvalidInput,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+)
+
+_STATUS: Mapping[type[HoldfastError], int] = {
+    InvalidInput: 422,
+    IdempotencyMismatch: 422,
+    Unauthenticated: 401,
+    NotFound: 404,
+    Conflict: 409,
+    DigestMismatch: 412,
+    Unavailable: 503,
+}
+
+_TITLE = {
+    400: "Bad request",
+    401: "Not authenticated",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    412: "Precondition failed",
+    413: "Too large",
+    415: "Unsupported media type",
+    422: "Invalid input",
+    500: "Internal error",
+    503: "Unavailable",
+}
+
+#: Seconds after which a caller may try again what was unavailable.
+_RETRY_AFTER_S = 2
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of the application answered as a problem."""
+    app.add_exception_handler(HoldfastError, _on_ours)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+def problem(
+    request: Request,
+    status: int,
+    detail: str,
+    *,
+    field: str | None = None,
+    errors: list[dict[str, str]] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """A problem document. `field` and `errors` name what is wrong with the input."""
+    title = _TITLE.get(status, "Error")
+    code = title.lower().replace(" ", "_")
+    body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    body["instance"] = request.url.path
+    if field is not None:
+        body["errors"] = errors or [{"field": field, "detail": detail}]
+    body["error"] = {"message": detail, "type": code, "param": field, "code": code}
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+async def _on_ours(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HoldfastError)
+    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+    headers = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": str(_RETRY_AFTER_S)}}.get(status)
+    field = error.field if isinstance(error, InvalidInput) else None
+    return problem(request, status, str(error), field=field, headers=headers)
+
+
+async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    # The input is not echoed: it may hold what must not be in a log.
+    errors = [{"field": _field(wrong["loc"]), "detail": str(wrong["msg"])} for wrong in error.errors()]
+    first = errors[0]
+    if first["field"] == "body" and any(wrong["type"] == "json_invalid" for wrong in error.errors()):
+        return problem(request, 400, "The body is not valid JSON.", field="body")
+    return problem(request, 422, f"{first['field']}: {first['detail']}", field=first["field"], errors=errors)
+
+
+def _field(location: tuple[Any, ...]) -> str:
+    # `body.text` is the body's `text`; a broken body itself is located by a character position.
+    parts = [str(part) for part in location[1:] if not isinstance(part, int) or len(location) > 2]
+    return ".".join(parts) or str(location[0])
+
+
+async def _on_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return problem(request, error.status_code, str(error.detail), headers=error.headers)
+
+
+async def _on_unexpected(request: Request, _: Exception) -> JSONResponse:
+    return problem(request, 500, "Something went wrong on our side; it is in the log under the request's id.")

@@ -1,0 +1,43 @@
+"""`/v1/agents`: the agents of a tenant."""
+
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+
+from api.auth import Authenticated
+from api.shapes import Page
+from api.wiring import services
+from holdfast.domain.agents import AgentSpec
+from holdfast.domain.errors import InvalidInput
+
+router = APIRouter(prefix="/v1/agents", tags=["agents"])
+
+
+class AgentShape(BaseModel):
+    """An agent in its newest version."""
+
+    name: str
+    object: Literal["agent"] = "agent"
+    version: int
+    spec: dict[str, Any]
+
+
+@router.get("")
+async def list_agents(request: Request, caller: Authenticated) -> Page[AgentShape]:
+    """Every agent, by name."""
+    found = await services(request).agents.newest(caller.tenant_id)
+    shapes = [_shape(spec, version) for spec, version in found]
+    return Page.of(shapes, max(len(shapes), 1), [shape.name for shape in shapes])
+
+
+@router.put("/{name}")
+async def apply_agent(request: Request, caller: Authenticated, name: str, spec: AgentSpec) -> AgentShape:
+    """Apply an agent: a change makes a new version, which new messages use; the same again changes nothing."""
+    if spec.name != name:
+        raise InvalidInput("name", f"The body is the agent {spec.name!r}, the path names {name!r}.")
+    return _shape(spec, await services(request).agents.apply(caller.tenant_id, spec))
+
+
+def _shape(spec: AgentSpec, version: int) -> AgentShape:
+    return AgentShape(name=spec.name, version=version, spec=spec.model_dump(mode="json"))

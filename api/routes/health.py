@@ -1,0 +1,28 @@
+"""Whether the process lives, and whether it can do its work."""
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+
+from api.wiring import services
+
+router = APIRouter(tags=["operations"])
+
+
+class HealthShape(BaseModel):
+    """`ok`, always: what is not well is answered with a problem."""
+
+    status: str = "ok"
+
+
+@router.get("/livez")
+async def livez() -> HealthShape:
+    """The process runs."""
+    return HealthShape()
+
+
+@router.get("/readyz")
+@router.get("/health", include_in_schema=False)
+async def readyz(request: Request) -> HealthShape:
+    """The database answers. Temporal need not: messages are accepted without it, and started when it is back."""
+    await services(request).database.check_role()
+    return HealthShape()

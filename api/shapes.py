@@ -1,0 +1,234 @@
+"""What the API answers with: the shapes of its resources, and of its lists."""
+
+import json
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Generic, Literal, Self, TypeVar
+
+from fastapi import Query
+from pydantic import BaseModel
+
+from api.wiring import Services
+from holdfast.domain.confirmations import Confirmation
+from holdfast.domain.ids import workflow_id
+from holdfast.domain.messages import Message
+from holdfast.domain.runs import OPEN, Run
+from holdfast.domain.tools import ToolCall
+from holdfast.services.runs import RunDetail
+from holdfast.store.steps import Step
+
+#: How many entries a page has, unless the caller says otherwise, and at most.
+PAGE_SIZE = 20
+MAX_PAGE_SIZE = 100
+
+Item = TypeVar("Item")
+
+
+class Page(BaseModel, Generic[Item]):
+    """One page of a list. Ask for the next with `?after={last_id}` while `has_more`."""
+
+    object: Literal["list"] = "list"
+    data: list[Item]
+    has_more: bool
+    last_id: str | None
+
+    @classmethod
+    def of(cls, items: list[Item], limit: int, ids: list[str]) -> Self:
+        """A page of at most `limit` items, made of up to one more, which tells whether there is a next page."""
+        shown = items[:limit]
+        return cls(data=shown, has_more=len(items) > limit, last_id=ids[len(shown) - 1] if shown else None)
+
+
+class Paging(BaseModel):
+    """The parameters of every list."""
+
+    model_config = {"extra": "forbid"}
+
+    limit: int = Query(PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE, description="how many entries at most")
+    after: str | None = Query(None, description="the last id of the page before")
+
+
+class MessageShape(BaseModel):
+    """A message of a conversation."""
+
+    id: str
+    object: Literal["message"] = "message"
+    role: str
+    text: str
+    run_id: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, message: Message) -> Self:
+        return cls(
+            id=message.message_id,
+            role=message.role,
+            text=message.text,
+            run_id=message.run_id,
+            created_at=message.created_at,
+        )
+
+
+class ToolCallShape(BaseModel):
+    """A tool call of a run, as the effect ledger has it."""
+
+    id: str
+    object: Literal["tool_call"] = "tool_call"
+    step: int
+    tool: str
+    arguments: dict[str, Any] | None
+    status: str
+    effect: str
+    attempts: int
+    result: Any
+    error: str | None
+    confirmation_id: str | None
+
+    @classmethod
+    def of(cls, call: ToolCall) -> Self:
+        return cls(
+            id=call.tool_call_id,
+            step=call.step,
+            tool=call.tool,
+            arguments=call.arguments,
+            status=call.status,
+            effect=call.effect,
+            attempts=call.attempts,
+            result=_result(call.result),
+            error=call.error,
+            confirmation_id=call.confirmation_id,
+        )
+
+
+class StepShape(BaseModel):
+    """One model call of a run: what was asked, what answered, what it took."""
+
+    step: int
+    alias: str
+    model: str
+    deployment: str
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: Decimal | None
+    latency_ms: int
+
+    @classmethod
+    def of(cls, step: Step) -> Self:
+        return cls(
+            step=step.step,
+            alias=step.alias,
+            model=step.model,
+            deployment=step.deployment,
+            prompt_tokens=step.prompt_tokens,
+            completion_tokens=step.completion_tokens,
+            cost_usd=step.cost_usd,
+            latency_ms=step.latency_ms,
+        )
+
+
+class UsageShape(BaseModel):
+    """What a run's model calls took. `cost_usd` null: a price is not known."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: Decimal | None
+
+
+class LinksShape(BaseModel):
+    """Where to look further."""
+
+    temporal: str | None
+
+
+class RunShape(BaseModel):
+    """What becomes of one message."""
+
+    id: str
+    object: Literal["run"] = "run"
+    status: str
+    degraded: bool
+    agent: str
+    agent_version: int
+    conversation_id: str
+    message_id: str
+    reply: str | None
+    error: str | None
+    steps: list[StepShape]
+    tool_calls: list[ToolCallShape]
+    usage: UsageShape
+    created_at: datetime
+    completed_at: datetime | None
+    links: LinksShape
+
+    @property
+    def is_over(self) -> bool:
+        return self.status not in OPEN
+
+    @classmethod
+    def of(cls, detail: RunDetail, services: Services) -> Self:
+        run = detail.run
+        return cls(
+            id=run.run_id,
+            status=run.status,
+            degraded=run.degraded,
+            agent=run.agent,
+            agent_version=run.agent_version,
+            conversation_id=run.conversation_id,
+            message_id=run.message_id,
+            reply=detail.reply,
+            error=run.error,
+            steps=[StepShape.of(step) for step in detail.steps],
+            tool_calls=[ToolCallShape.of(call) for call in detail.tool_calls],
+            usage=UsageShape(**vars(detail.usage)),
+            created_at=run.created_at,
+            completed_at=run.completed_at,
+            links=LinksShape(temporal=_temporal_link(run, services)),
+        )
+
+
+class ConfirmationShape(BaseModel):
+    """What waits, or waited, for a person. Send `arguments_digest` back with the decision."""
+
+    id: str
+    object: Literal["confirmation"] = "confirmation"
+    status: str
+    run_id: str
+    conversation_id: str
+    tool_call_id: str
+    agent: str
+    tool: str
+    arguments: dict[str, Any]
+    arguments_digest: str
+    rule: str
+    requested_by: str
+    deadline: datetime
+    on_deadline: str
+    decision: str | None
+    decided_by: str | None
+    decided_via: str | None
+    decided_at: datetime | None
+    reason: str | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, confirmation: Confirmation) -> Self:
+        return cls(
+            id=confirmation.confirmation_id,
+            **{name: value for name, value in vars(confirmation).items() if name != "confirmation_id"},
+        )
+
+
+def _result(stored: str | None) -> Any:
+    if stored is None:
+        return None
+    try:
+        return json.loads(stored)
+    except ValueError:
+        return stored
+
+
+def _temporal_link(run: Run, services: Services) -> str | None:
+    if services.temporal_ui_url is None:
+        return None
+    workflow = workflow_id(run.tenant_id, run.agent, run.message_id)
+    return f"{services.temporal_ui_url}/namespaces/{services.temporal_namespace}/workflows/{workflow}"

@@ -1,0 +1,33 @@
+"""`holdfast check`: is the configuration right? Nothing is started, nothing connected."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def check(
+    agents: Annotated[Path, typer.Argument(envvar="HOLDFAST_AGENTS", help="The agents file.")] = Path(
+        "examples/shop/agents.yaml"
+    ),
+) -> None:
+    """Validate every configuration file, naming file, line, key and mend."""
+    from holdfast.config import agents_yaml
+    from holdfast.config.models_yaml import load_models
+    from holdfast.tools.registry import ToolRegistry
+
+    file = agents_yaml.load_agents(agents)
+    # The variable that `holdfast dev` would set, so that a file which has the demo model can be checked without it.
+    models = load_models(
+        file.models_path, {"HOLDFAST_DEMO_MODEL_URL": "http://127.0.0.1", **os.environ}, allow_demo=True
+    )
+    agents_yaml.check_aliases(file, models.aliases, models.unusable)
+    tools = ToolRegistry.from_modules(file.tool_modules)
+    for left_out in models.left_out:
+        typer.echo(f"note: {models.path}:{left_out.line}: {left_out.model} is left out: {left_out.variable} is not set")
+    for warning in (*models.warnings, *agents_yaml.warnings(file, tools.names)):
+        typer.echo(f"warning: {warning}")
+    typer.echo(
+        f"{file.path}: {len(file.agents)} agents, {len(tools.names)} tools, aliases {', '.join(models.aliases)}: good"
+    )

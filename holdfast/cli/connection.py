@@ -1,0 +1,86 @@
+"""The API as the command line reaches it: over HTTP, with a key."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from holdfast.domain.errors import ConfigurationError, HoldfastError, Unavailable
+
+#: Where `holdfast dev` leaves its address and key.
+_DEV_FILE = Path(".holdfast/dev.json")
+
+#: Longer than the API waits for a reply.
+_TIMEOUT_S = 70
+
+
+class Refused(HoldfastError):
+    """The API answered with a problem; the text is its detail."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+class Api:
+    """A client of the HTTP API. Every call raises `Refused` for a problem, `Unavailable` when nothing answers."""
+
+    def __init__(self) -> None:
+        import httpx
+
+        url, key = _address()
+        self._url = url
+        self._client = httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=_TIMEOUT_S)
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        """GET a path; parameters that are None are left out."""
+        return self._call("GET", path, params={name: value for name, value in parameters.items() if value is not None})
+
+    def post(self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None, **parameters: Any) -> Any:
+        """POST a JSON body."""
+        return self._call("POST", path, json=body, headers=headers, params=parameters)
+
+    def put(self, path: str, body: dict[str, Any]) -> Any:
+        """PUT a JSON body."""
+        return self._call("PUT", path, json=body)
+
+    def _call(self, method: str, path: str, **request: Any) -> Any:
+        import httpx
+
+        try:
+            response = self._client.request(method, path, **request)
+        except httpx.TransportError as error:
+            raise Unavailable(
+                f"The API does not answer at {self._url} ({error}). Is it running? `holdfast dev`"
+            ) from None
+        if response.is_error:
+            raise Refused(response.status_code, _detail(response.text, response.status_code))
+        return response.json()
+
+
+def _detail(text: str, status: int) -> str:
+    try:
+        return str(json.loads(text)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"the API answered with status {status}"
+
+
+def _address() -> tuple[str, str]:
+    dev = _dev_file()
+    url = os.environ.get("HOLDFAST_URL") or dev.get("url")
+    key = os.environ.get("HOLDFAST_API_KEY") or dev.get("key")
+    if not url or not key:
+        raise ConfigurationError(
+            "HOLDFAST_URL and HOLDFAST_API_KEY: are not set, and no `holdfast dev` has run in this folder; "
+            "set them, or run `holdfast dev`"
+        )
+    return url, key
+
+
+def _dev_file() -> dict[str, str]:
+    path = Path(os.environ.get("HOLDFAST_DATA", _DEV_FILE.parent)) / _DEV_FILE.name
+    try:
+        found: dict[str, str] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found

@@ -1,0 +1,57 @@
+"""`holdfast dev`: everything on this machine, with embedded defaults."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from holdfast.dev.stack import Options, Running
+
+
+def dev(
+    data: Annotated[Path, typer.Option(help="Where the state is kept.")] = Path(".holdfast"),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The API's port.")] = 8000,
+    temporal_port: Annotated[int, typer.Option(min=1, max=65535, help="Temporal's port.")] = 7233,
+    temporal_ui_port: Annotated[int, typer.Option(min=1, max=65535, help="The Temporal UI's port.")] = 8233,
+    agents: Annotated[Path, typer.Option(help="The agents file.")] = Path("examples/shop/agents.yaml"),
+    verbose: Annotated[bool, typer.Option(help="Show the logs of worker and API.")] = False,
+) -> None:
+    """Run PostgreSQL, Temporal, the worker and the API on this machine, without Docker and without an API key."""
+    import asyncio
+
+    from holdfast.dev.stack import Options
+
+    options = Options(data, agents, port, temporal_port, temporal_ui_port, verbose)
+    asyncio.run(_run_until_stopped(options))
+    typer.echo("stopped; everything is kept, and resumes at the next start")
+
+
+async def _run_until_stopped(options: "Options") -> None:
+    import asyncio
+    import signal
+
+    from holdfast.dev import stack
+
+    running = asyncio.create_task(stack.run(options, typer.echo, lambda found: _greet(found, options)))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    try:
+        await running
+    except asyncio.CancelledError:
+        return
+
+
+def _greet(running: "Running", options: "Options") -> None:
+    models = ", ".join(running.models) or "the demo model, since no provider's key is set (try OPENAI_API_KEY=…)"
+    here = "" if options.data == Path(".holdfast") else f"HOLDFAST_DATA={options.data} "
+    for name, value in (
+        ("models", models),
+        ("API", f"{running.url}/docs"),
+        ("Temporal UI", running.temporal_ui_url),
+        ("key (tenant dev)", running.key),
+        ("logs", options.data / "logs"),
+        ("try", f'{here}holdfast chat support "where is order 1042?"'),
+        ("then", f'{here}holdfast chat support "refund order 1042"'),
+    ):
+        typer.echo(f"{name:17} {value}")

@@ -1,0 +1,71 @@
+"""`holdfast doctor`: does everything answer, and is it as it should be?"""
+
+from collections.abc import Awaitable, Callable
+
+import typer
+
+from holdfast.domain.errors import HoldfastError
+
+
+def doctor() -> None:
+    """Test each connection, and say what is wrong with it. Reads the settings of the API and of Temporal."""
+    import asyncio
+
+    if not asyncio.run(_examine()):
+        raise typer.Exit(1)
+
+
+async def _examine() -> bool:
+    checks: dict[str, Callable[[], Awaitable[str]]] = {
+        "API": _api,
+        "database": _database,
+        "Temporal": _temporal,
+    }
+    return all([await _report(name, check) for name, check in checks.items()])
+
+
+async def _report(name: str, check: Callable[[], Awaitable[str]]) -> bool:
+    try:
+        typer.echo(f"ok    {name}: {await check()}")
+    except HoldfastError as error:
+        typer.echo(f"FAIL  {name}: {error}")
+        return False
+    return True
+
+
+async def _api() -> str:
+    from holdfast.cli.connection import Api
+
+    return f"answers, the key is known; {len(Api().get('/v1/agents')['data'])} agents"
+
+
+async def _database() -> str:
+    from holdfast.config.settings import Settings, load_settings
+    from holdfast.domain.errors import ConfigurationError
+    from holdfast.store.engine import Database, create_engine
+    from holdfast.store.migrate import newest_revision
+
+    settings = load_settings(Settings)
+    database = Database(create_engine(settings.database_url.get_secret_value(), pool_size=1))
+    try:
+        await database.check_role()
+        revision = await database.revision()
+    finally:
+        await database.close()
+    if revision != newest_revision():
+        raise ConfigurationError(f"it is at revision {revision}, not {newest_revision()}; run `holdfast migrate`")
+    return f"the role is bound by row-level security; revision {revision}"
+
+
+async def _temporal() -> str:
+    from holdfast.domain.errors import ConfigurationError
+    from holdfast.temporal.client import connect, missing_search_attributes
+
+    client = await connect()
+    missing = await missing_search_attributes(client)
+    if missing:
+        raise ConfigurationError(
+            f"namespace {client.namespace} lacks the search attributes {', '.join(missing)}; add each with "
+            "`temporal operator search-attribute create --type Keyword --name NAME`"
+        )
+    return f"namespace {client.namespace} answers, and has the search attributes"

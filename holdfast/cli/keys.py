@@ -1,0 +1,37 @@
+"""`holdfast keys`: API keys."""
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="API keys.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """API keys."""
+
+
+@app.command()
+def create(
+    tenant: Annotated[str, typer.Option(help="The tenant; made, if it is new.")],
+    person: Annotated[str, typer.Option(help="Who acts with the key.")],
+) -> None:
+    """Make a key and print it: it can't be shown again. Needs the API's settings, and reaches the database itself."""
+    import asyncio
+
+    typer.echo(asyncio.run(_create(tenant, person)))
+
+
+async def _create(tenant: str, person: str) -> str:
+    from holdfast.config.settings import ApiSettings, load_settings
+    from holdfast.services.keys import Keys
+    from holdfast.store.engine import Database, create_engine
+
+    settings = load_settings(ApiSettings)
+    database = Database(create_engine(settings.database_url.get_secret_value(), pool_size=1))
+    try:
+        await database.check_role()
+        return await Keys(database, settings.key_pepper.get_secret_value()).create(tenant, person)
+    finally:
+        await database.close()

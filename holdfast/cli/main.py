@@ -1,0 +1,42 @@
+"""`holdfast`: the command line. Nothing heavy is imported at the top, so that `--help` answers in under a second."""
+
+import sys
+
+import typer
+
+from holdfast.cli import agents, chat, check, confirmations, dev, doctor, keys, migrate, processes, runs
+from holdfast.domain.errors import ConfigurationError, HoldfastError
+
+app = typer.Typer(
+    name="holdfast",
+    help="AI agents as durable workflows.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(dev.dev)
+app.command()(chat.chat)
+app.add_typer(confirmations.app, name="confirmations")
+app.add_typer(runs.app, name="runs")
+app.add_typer(agents.app, name="agents")
+app.add_typer(keys.app, name="keys")
+app.command()(check.check)
+app.command()(doctor.doctor)
+app.command()(processes.api)
+app.command()(processes.worker)
+app.command()(migrate.migrate)
+
+
+def run() -> None:
+    """The console script: errors of ours are one line and a non-zero exit, never a traceback."""
+    try:
+        app()
+    except ConfigurationError as error:
+        _end(str(error), 2)
+    except HoldfastError as error:
+        _end(str(error), 1)
+
+
+def _end(line: str, code: int) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.exit(code)

@@ -1,0 +1,32 @@
+"""The start of a process: settings, logging, and errors that are one line and a non-zero exit."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from holdfast.config.settings import Kind, load_settings
+from holdfast.domain.errors import ConfigurationError, HoldfastError
+
+#: Exit codes: a mistake in the configuration (as argument parsers exit), anything else that stops the start.
+EXIT_CONFIGURATION = 2
+EXIT_FAILURE = 1
+
+
+@contextmanager
+def started_with(kind: type[Kind]) -> Iterator[Kind]:
+    """Load a process's settings and set up its logging; what Holdfast raises inside the block ends the process."""
+    try:
+        settings = load_settings(kind)
+        logging.basicConfig(
+            level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
+        # Its INFO lines quote every request's address; ours say what matters.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        yield settings
+    except ConfigurationError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(EXIT_CONFIGURATION)
+    except HoldfastError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(EXIT_FAILURE)

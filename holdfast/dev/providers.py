@@ -1,0 +1,45 @@
+"""Which models `holdfast dev` can use: a provider whose key is set, Ollama on its usual port, or the demo model."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+
+from holdfast.dev.demo_model import build_demo_model
+from holdfast.dev.ports import free_port, is_listening
+
+_KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
+_OLLAMA_PORT = 11434
+
+
+def found_providers(environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The providers that are there, by name, and the variables to set for them."""
+    named = [key.removesuffix("_API_KEY").capitalize() for key in _KEYS if environ.get(key)]
+    if environ.get("OLLAMA_API_BASE"):
+        return [*named, "Ollama"], {}
+    if is_listening(_OLLAMA_PORT):
+        return [*named, "Ollama"], {"OLLAMA_API_BASE": f"http://127.0.0.1:{_OLLAMA_PORT}"}
+    return named, {}
+
+
+@asynccontextmanager
+async def demo_model() -> AsyncIterator[str]:
+    """Serve the demo model while the block runs; gives the base URL of its OpenAI-compatible API."""
+    port = free_port()
+    config = uvicorn.Config(build_demo_model(), host="127.0.0.1", port=port, log_config=None, access_log=False)
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(), name="demo model")
+    try:
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals alone: Ctrl-C is for the process that serves this beside its other work."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,58 @@
+"""What `holdfast dev` makes up once and keeps: the pepper, and the key of the `dev` tenant."""
+
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from holdfast.domain.errors import ConfigurationError
+
+#: In the data folder. The command line reads `url` and `key` from it, so that a newcomer has nothing to set.
+FILE = "dev.json"
+
+
+@dataclass(frozen=True)
+class DevSecrets:
+    """Kept across restarts, so that a key that was handed out keeps working."""
+
+    url: str
+    key: str
+    pepper: str
+
+    def __repr__(self) -> str:
+        return f"DevSecrets(url={self.url!r})"
+
+
+def load_or_make(data: Path, url: str) -> DevSecrets:
+    """The secrets of a data folder, made if there are none yet; `url` is where the API listens this time.
+
+    Raises:
+        ConfigurationError: the file is there, and is not one of ours.
+    """
+    path = data / FILE
+    kept = _read(path) if path.exists() else {}
+    made = DevSecrets(
+        url=url,
+        key=kept.get("key") or f"hf_{secrets.token_urlsafe(32)}",
+        pepper=kept.get("pepper") or secrets.token_hex(32),
+    )
+    _write(path, made)
+    return made
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        kept: dict[str, str] = json.loads(path.read_text())
+        return {"key": kept["key"], "pepper": kept["pepper"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"{path}: can't be read ({type(error).__name__}); delete it to make new keys"
+        ) from error
+
+
+def _write(path: Path, made: DevSecrets) -> None:
+    new = path.with_suffix(".new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(asdict(made), file, indent=2)
+    new.replace(path)

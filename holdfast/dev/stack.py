@@ -1,0 +1,271 @@
+"""`holdfast dev`: everything on one machine, in one process tree, with its state in one folder.
+
+PostgreSQL, Temporal, the worker and the API are children of this process. One that ends by itself is started again;
+Ctrl-C stops all of them, in the order in which they need each other. After a kill -9 the next start finds what was left
+running, stops it, and goes on with the same state.
+"""
+
+import asyncio
+import fcntl
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import holdfast
+from holdfast.config import agents_yaml
+from holdfast.config.models_yaml import load_models
+from holdfast.dev import providers, secrets
+from holdfast.dev.leftovers import ProcessList
+from holdfast.dev.ports import free_port, is_listening, require_free
+from holdfast.dev.postgres import Postgres
+from holdfast.dev.process import Child
+from holdfast.dev.temporal import Temporal
+from holdfast.domain.errors import ConfigurationError, Unavailable
+from holdfast.services.agents import Agents
+from holdfast.services.keys import Keys
+from holdfast.store.engine import Database, create_engine
+from holdfast.store.migrate import migrate
+
+TENANT = "dev"
+PERSON = "dev"
+
+_APP_ROLE = "holdfast_app"
+_START_TIMEOUT_S = 90
+_STOP_TIMEOUT_S = 15
+
+#: A child that ends this often within `_SOON_S` seconds is not started again.
+_TOO_OFTEN = 4
+_SOON_S = 30
+
+#: The folder that `api` and `worker` stand in; children start there, so that no other package of these names is found.
+_ROOT = Path(next(iter(holdfast.__path__))).parent
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `holdfast dev` can be told. `verbose`: the logs of worker and API go to the terminal."""
+
+    data: Path
+    agents: Path
+    port: int
+    temporal_port: int
+    temporal_ui_port: int
+    verbose: bool
+
+
+@dataclass(frozen=True)
+class Running:
+    """What runs, for the person who started it. `models`: the providers found, or none, which means the demo model."""
+
+    url: str
+    temporal_ui_url: str
+    key: str
+    models: list[str]
+
+
+Launch = Callable[[], Awaitable[Child]]
+
+
+@dataclass
+class Service:
+    """A child, how to start it again, and when it ended lately."""
+
+    launch: Launch
+    child: Child
+    ended_at: list[float]
+
+
+class DevStack:
+    """Starts, watches and stops the tree. `say` is told, a line each, what happens."""
+
+    def __init__(self, options: Options, say: Callable[[str], None]) -> None:
+        self._options = options
+        self._data = options.data.resolve()
+        self._say = say
+        self._logs = self._data / "logs"
+        self._processes = ProcessList(self._data / "processes.json")
+        self._services: dict[str, Service] = {}
+        self._postgres = Postgres(self._data / "postgres", self._logs / "postgres.log")
+        self._temporal = Temporal(
+            self._data / "temporal.sqlite",
+            self._logs / "temporal.log",
+            port=options.temporal_port,
+            ui_port=options.temporal_ui_port,
+        )
+
+    @asynccontextmanager
+    async def started(self) -> AsyncIterator[Running]:
+        """Everything runs while the block does.
+
+        Raises:
+            ConfigurationError: a port is taken, a file is wrong, or another one runs on the same folder.
+            Unavailable: a part did not start.
+        """
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._prepared())
+            models, variables = await self._models(stack)
+            stack.callback(self._stop_all)
+            await asyncio.gather(
+                self._start("PostgreSQL", self._start_postgres), self._start("Temporal", self._start_temporal)
+            )
+            url = f"http://127.0.0.1:{self._options.port}"
+            kept = secrets.load_or_make(self._data, url)
+            await self._set_up_database(kept)
+            environment = self._environment(kept, variables)
+            await asyncio.gather(
+                self._start("worker", self._worker(environment)), self._start("API", self._api(environment))
+            )
+            yield Running(url, f"http://127.0.0.1:{self._options.temporal_ui_port}", kept.key, models)
+
+    async def watch(self) -> None:
+        """Start again what ends by itself, until cancelled.
+
+        Raises:
+            Unavailable: something ends again and again.
+        """
+        while True:
+            await asyncio.sleep(0.2)
+            for name, service in self._services.items():
+                code = service.child.exit_code()
+                if code is not None:
+                    self._say(f"{name} ended with code {code}; starting it again")
+                    await self._restart(name, service)
+
+    @contextmanager
+    def _prepared(self) -> Iterator[None]:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        with (self._data / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ConfigurationError(
+                    f"another `holdfast dev` runs on {self._data}; stop it, or choose another folder with --data"
+                ) from error
+            if stopped := self._processes.stop_leftovers():
+                self._say(f"stopped {stopped} processes that an earlier run left behind")
+            self._require_ports()
+            yield
+
+    def _require_ports(self) -> None:
+        options = self._options
+        require_free(options.port, "the API", "--port")
+        require_free(options.temporal_port, "Temporal", "--temporal-port")
+        require_free(options.temporal_ui_port, "the Temporal UI", "--temporal-ui-port")
+
+    async def _models(self, stack: AsyncExitStack) -> tuple[list[str], dict[str, str]]:
+        found, variables = providers.found_providers(os.environ)
+        if not found:
+            url = await stack.enter_async_context(providers.demo_model())
+            variables = {"HOLDFAST_DEMO_MODEL_URL": url}
+        # Before anything is started: a mistake in these files is the likeliest of all.
+        file = agents_yaml.load_agents(self._options.agents)
+        models = load_models(file.models_path, {**os.environ, **variables}, allow_demo=True)
+        agents_yaml.check_aliases(file, models.aliases, models.unusable)
+        return found, variables
+
+    async def _start(self, name: str, launch: Launch) -> None:
+        started = time.monotonic()
+        service = Service(launch, await launch(), [])
+        self._services[name] = service
+        self._record()
+        self._say(f"{name} started in {time.monotonic() - started:.1f} s")
+
+    async def _restart(self, name: str, service: Service) -> None:
+        now = time.monotonic()
+        service.ended_at[:] = [moment for moment in service.ended_at if now - moment < _SOON_S] + [now]
+        if len(service.ended_at) >= _TOO_OFTEN:
+            raise Unavailable(f"{name} ends again and again: {service.child.last_words()}")
+        service.child = await service.launch()
+        self._record()
+
+    def _record(self) -> None:
+        self._processes.record([service.child.pid for service in self._services.values()])
+
+    async def _start_postgres(self) -> Child:
+        await self._postgres.start()
+        return self._postgres.running
+
+    async def _start_temporal(self) -> Child:
+        await self._temporal.start()
+        return self._temporal.running
+
+    async def _set_up_database(self, kept: secrets.DevSecrets) -> None:
+        app_url = self._postgres.url(_APP_ROLE)
+        await migrate(self._postgres.url(), app_url)
+        database = Database(create_engine(app_url, pool_size=2))
+        try:
+            await Keys(database, kept.pepper).store(TENANT, PERSON, kept.key)
+            for spec in agents_yaml.load_agents(self._options.agents).agents:
+                await Agents(database).apply(TENANT, spec)
+        finally:
+            await database.close()
+
+    def _environment(self, kept: secrets.DevSecrets, variables: dict[str, str]) -> dict[str, str]:
+        options = self._options
+        python_path = os.pathsep.join(part for part in (os.getcwd(), os.environ.get("PYTHONPATH")) if part)
+        return {
+            "HOLDFAST_ENVIRONMENT": "dev",
+            "HOLDFAST_DATABASE_URL": self._postgres.url(_APP_ROLE),
+            "HOLDFAST_KEY_PEPPER": kept.pepper,
+            "HOLDFAST_AGENTS": str(options.agents.resolve()),
+            "HOLDFAST_API_PORT": str(options.port),
+            "HOLDFAST_TEMPORAL_UI_URL": f"http://127.0.0.1:{options.temporal_ui_port}",
+            "HOLDFAST_WORKER_DRAIN_S": "5",
+            "TEMPORAL_ADDRESS": self._temporal.address,
+            "SHOP_DATABASE": str(self._data / "shop.sqlite"),
+            # The children start in our folder; a user's tools are found where the user stands.
+            "PYTHONPATH": python_path,
+            **variables,
+        }
+
+    def _worker(self, environment: dict[str, str]) -> Launch:
+        async def launch() -> Child:
+            port = free_port()
+            child = self._child("worker", {**environment, "HOLDFAST_WORKER_HEALTH_PORT": str(port)})
+            await child.wait_until(lambda: is_listening(port), _START_TIMEOUT_S)
+            return child
+
+        return launch
+
+    def _api(self, environment: dict[str, str]) -> Launch:
+        async def launch() -> Child:
+            child = self._child("api", environment)
+            await child.wait_until(lambda: is_listening(self._options.port), _START_TIMEOUT_S)
+            return child
+
+        return launch
+
+    def _child(self, module: str, environment: dict[str, str]) -> Child:
+        return Child(
+            module,
+            [sys.executable, "-m", module],
+            log=self._logs / f"{module}.log",
+            env=environment,
+            cwd=_ROOT,
+            echo=self._options.verbose,
+        )
+
+    def _stop_all(self) -> None:
+        # Who asks stops before who is asked; the databases last.
+        for name in ("API", "worker"):
+            if name in self._services:
+                self._services[name].child.stop(_STOP_TIMEOUT_S)
+        self._temporal.stop()
+        self._postgres.stop()
+        self._processes.record([])
+
+
+async def run(options: Options, say: Callable[[str], None], greet: Callable[[Running], None]) -> None:
+    """Run until cancelled.
+
+    Raises:
+        HoldfastError: something could not start, or ended again and again; the text says what.
+    """
+    stack = DevStack(options, say)
+    async with stack.started() as running:
+        greet(running)
+        await stack.watch()

@@ -1,0 +1,78 @@
+"""Every error that Holdfast raises on purpose.
+
+    HoldfastError
+    ├── InvalidInput             the caller's fault, says which field
+    │   └── IdempotencyMismatch  the same key came with another body
+    ├── Unauthenticated          no key, or a wrong one
+    ├── NotFound                 unknown, or another tenant's: nobody can tell which
+    ├── Conflict                 the state no longer allows it
+    ├── DigestMismatch           the arguments shown are not the arguments stored
+    ├── Unavailable              a part we depend on does not answer; try again
+    ├── ConfigurationError       a file or variable is wrong; says where and how to mend it
+    └── ModelError
+        ├── ModelsUnavailable    no deployment of the alias answered; trying again may help
+        └── ModelRequestRefused  the provider refuses the request itself; trying again can't help
+
+`api/problems.py` maps them to status codes, and is the only place that does.
+"""
+
+from datetime import timedelta
+
+
+class HoldfastError(Exception):
+    """Base of all of them; its text is fit to be shown to the caller."""
+
+
+class InvalidInput(HoldfastError):
+    """What the caller sent can't be taken. `field` names the part, as a path: `text`, `metadata.source`."""
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(detail)
+        self.field = field
+
+
+class IdempotencyMismatch(InvalidInput):
+    """An idempotency key was used before, with another body."""
+
+
+class Unauthenticated(HoldfastError):
+    """The request carries no API key, or one that is not known."""
+
+
+class NotFound(HoldfastError):
+    """There is no such thing in the caller's tenant. Raised alike for unknown ids and for another tenant's."""
+
+    def __init__(self, what: str, identifier: str) -> None:
+        super().__init__(f"There is no {what} {identifier!r}.")
+
+
+class Conflict(HoldfastError):
+    """The thing exists, but its state does not allow this any more."""
+
+
+class DigestMismatch(HoldfastError):
+    """The digest sent with a decision is not the digest of the arguments that would run."""
+
+
+class Unavailable(HoldfastError):
+    """A part that Holdfast depends on (named in the text) does not answer."""
+
+
+class ConfigurationError(HoldfastError):
+    """A configuration file or variable is wrong; the text names the place and the mend, on one line."""
+
+
+class ModelError(HoldfastError):
+    """A model call brought no answer. The text names causes, never keys, prompts or replies."""
+
+
+class ModelsUnavailable(ModelError):
+    """No deployment of the alias answered. `retry_after`: how long the provider asked us to wait, if it said."""
+
+    def __init__(self, detail: str, retry_after: timedelta | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class ModelRequestRefused(ModelError):
+    """The provider refuses the request (bad request, authentication, content policy): the same again can't succeed."""

@@ -1,0 +1,117 @@
+"""Messages, and the transcript a model is given."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+#: The longest text a message may have, in characters. About 25,000 tokens: beyond it, send a document, not a message.
+MAX_TEXT_CHARACTERS = 100_000
+
+
+class Role(StrEnum):
+    """Who wrote a message."""
+
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message as it is stored."""
+
+    message_id: str
+    conversation_id: str
+    run_id: str
+    role: Role
+    text: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class RequestedToolCall:
+    """A tool call as the model asked for it. `arguments` is the raw JSON text, which may be broken.
+
+    The id that the provider gave it is dropped: some give none, or the same one twice. In the transcript a call goes by
+    its id in the ledger.
+    """
+
+    tool: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class ToolExchange:
+    """One call of a past step and what the model was told of it; `result` is None while nothing is known."""
+
+    tool_call_id: str
+    call: RequestedToolCall
+    result: str | None
+
+
+@dataclass(frozen=True)
+class PastStep:
+    """One model call of a past or the present run: its text, and the tool calls it asked for."""
+
+    text: str
+    exchanges: tuple[ToolExchange, ...] = ()
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """One run of the transcript: what the user wrote, the steps that asked for tools, and the reply, if there is one."""
+
+    user_text: str
+    steps: tuple[PastStep, ...] = ()
+    reply: str | None = None
+
+
+#: A message in OpenAI's chat form, which is what LiteLLM takes for every provider.
+ChatMessage = dict[str, Any]
+
+#: What the model is told of a call that never got a result, so that no call stands in a transcript without one.
+NO_RESULT = "This call was not run."
+
+
+def as_chat(system_prompt: str, runs: list[PastRun]) -> list[ChatMessage]:
+    """The transcript in chat form, valid for every provider: each tool call is followed by exactly one result."""
+    chat: list[ChatMessage] = [{"role": "system", "content": system_prompt}]
+    for run in runs:
+        chat.append({"role": "user", "content": run.user_text})
+        for step in run.steps:
+            chat.extend(_step_as_chat(step))
+        if run.reply is not None:
+            chat.append({"role": "assistant", "content": run.reply})
+    return chat
+
+
+def _step_as_chat(step: PastStep) -> list[ChatMessage]:
+    calls = [
+        {
+            "id": exchange.tool_call_id,
+            "type": "function",
+            "function": {"name": exchange.call.tool, "arguments": exchange.call.arguments},
+        }
+        for exchange in step.exchanges
+    ]
+    results: list[ChatMessage] = [
+        {
+            "role": "tool",
+            "tool_call_id": exchange.tool_call_id,
+            "content": NO_RESULT if exchange.result is None else exchange.result,
+        }
+        for exchange in step.exchanges
+    ]
+    return [{"role": "assistant", "content": step.text or None, "tool_calls": calls}, *results]
+
+
+@dataclass(frozen=True)
+class NewMessage:
+    """A message to be accepted. `key` makes it accepted once within its tenant; None: every delivery is a new one."""
+
+    agent: str
+    text: str
+    conversation_id: str | None = None
+    sender: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    key: str | None = None

@@ -1,0 +1,71 @@
+"""A run: what becomes of one message."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+
+class RunStatus(StrEnum):
+    """Where a run stands. The transitions that the database accepts are `TRANSITIONS`."""
+
+    QUEUED = "queued"  #: accepted; waits for its workflow to start, or for the conversation's turn
+    RUNNING = "running"  #: has the turn
+    REQUIRES_CONFIRMATION = "requires_confirmation"  #: has the turn, and waits for a person
+    COMPLETED = "completed"  #: a reply is stored
+    FAILED = "failed"  #: ended by an error of ours, or terminated from outside
+    CANCELLED = "cancelled"  #: stopped on request
+
+
+TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.FAILED, RunStatus.CANCELLED}),
+    RunStatus.RUNNING: frozenset(
+        {RunStatus.REQUIRES_CONFIRMATION, RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED}
+    ),
+    RunStatus.REQUIRES_CONFIRMATION: frozenset({RunStatus.RUNNING, RunStatus.FAILED, RunStatus.CANCELLED}),
+    RunStatus.COMPLETED: frozenset(),
+    RunStatus.FAILED: frozenset(),
+    RunStatus.CANCELLED: frozenset(),
+}
+
+#: A run that has not ended.
+OPEN = frozenset(status for status, following in TRANSITIONS.items() if following)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens and cost of a run's model calls. `cost_usd` is None when a price is not known: unpriced, not free."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: Decimal | None = Decimal(0)
+
+
+@dataclass(frozen=True)
+class RunToStart:
+    """What is needed to start a run's workflow."""
+
+    tenant_id: str
+    run_id: str
+    conversation_id: str
+    message_id: str
+    agent: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it is stored. `position` is its place in the conversation, from 1, in order of arrival."""
+
+    run_id: str
+    tenant_id: str
+    conversation_id: str
+    message_id: str
+    agent: str
+    agent_version: int
+    position: int
+    status: RunStatus
+    degraded: bool
+    error: str | None
+    requested_by: str
+    created_at: datetime
+    completed_at: datetime | None

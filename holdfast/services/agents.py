@@ -1,0 +1,32 @@
+"""Applying agents: each change makes a new version, the same again none."""
+
+from holdfast.domain.agents import AgentSpec
+from holdfast.domain.errors import Conflict
+from holdfast.store import agents
+from holdfast.store.engine import Database
+
+
+class Agents:
+    """The agents of a tenant."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def apply(self, tenant_id: str, spec: AgentSpec) -> int:
+        """Make `spec` the newest version of its agent; answers with the version's number.
+
+        Raises:
+            Conflict: somebody else changed the agent at the same moment.
+        """
+        async with self._database.tenant(tenant_id) as connection:
+            version = await agents.latest_version(connection, tenant_id, spec.name)
+            if version is not None and await agents.load(connection, tenant_id, spec.name, version) == spec:
+                return version
+            if not await agents.add_version(connection, tenant_id, spec, (version or 0) + 1):
+                raise Conflict(f"The agent {spec.name!r} was changed by somebody else; apply it again.")
+            return (version or 0) + 1
+
+    async def newest(self, tenant_id: str) -> list[tuple[AgentSpec, int]]:
+        """Every agent with its newest version, by name."""
+        async with self._database.tenant(tenant_id) as connection:
+            return await agents.newest(connection, tenant_id)

@@ -1,0 +1,156 @@
+"""Accepting a message: committed first, started next. Once it is committed, nothing loses it."""
+
+import hmac
+import logging
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from holdfast.domain.confirmations import canonical_digest
+from holdfast.domain.errors import IdempotencyMismatch, InvalidInput, NotFound, Unavailable
+from holdfast.domain.ids import new_conversation_id, new_message_id, new_run_id, workflow_id
+from holdfast.domain.messages import MAX_TEXT_CHARACTERS, Message, NewMessage
+from holdfast.domain.runs import RunToStart
+from holdfast.store import agents, messages
+from holdfast.store.engine import Database
+from holdfast.temporal.client import MessageWorkflows
+
+log = logging.getLogger(__name__)
+
+#: The longest idempotency key, in characters; Stripe's limit, which clients know.
+MAX_KEY_CHARACTERS = 255
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A message that will be answered once. `is_new` False: this delivery is a repeat, and found the first one's run."""
+
+    message_id: str
+    conversation_id: str
+    run_id: str
+    is_new: bool
+
+
+class Messages:
+    """Accepts messages and reads transcripts."""
+
+    def __init__(self, database: Database, workflows: MessageWorkflows) -> None:
+        self._database = database
+        self._workflows = workflows
+
+    async def accept(self, tenant_id: str, person: str, message: NewMessage) -> Accepted:
+        """Accept a message and start its run; when Temporal does not answer, the relay starts it later.
+
+        Raises:
+            InvalidInput: the text is empty, too long or can't be stored, or there is no such agent.
+            IdempotencyMismatch: the key was used before with another message.
+            NotFound: there is no such conversation.
+            Unavailable: the database does not answer; nothing was accepted.
+        """
+        _check(message)
+        fingerprint = _fingerprint(message)
+        try:
+            async with self._database.tenant(tenant_id) as connection:
+                if message.key is not None:
+                    first = await messages.accepted_under_key(connection, tenant_id, message.key)
+                    if first is not None:
+                        return _repeat(first, fingerprint)
+                run = await _insert(connection, tenant_id, person, message, fingerprint)
+        except IntegrityError:
+            # Another delivery under the same key was committed in the meantime: that one is the first.
+            return await self._find_first(tenant_id, message, fingerprint)
+        await self._start(run)
+        return Accepted(run.message_id, run.conversation_id, run.run_id, is_new=True)
+
+    async def in_conversation(
+        self, tenant_id: str, conversation_id: str, *, after: str | None, limit: int
+    ) -> list[Message]:
+        """A page of a conversation's messages, oldest first.
+
+        Raises:
+            NotFound: there is no such conversation; each has a message from its beginning.
+        """
+        async with self._database.tenant(tenant_id) as connection:
+            found = await messages.in_conversation(connection, tenant_id, conversation_id, after=after, limit=limit)
+        if not found and after is None:
+            raise NotFound("conversation", conversation_id)
+        return found
+
+    async def _find_first(self, tenant_id: str, message: NewMessage, fingerprint: str) -> Accepted:
+        async with self._database.tenant(tenant_id) as connection:
+            first = await messages.accepted_under_key(connection, tenant_id, message.key or "")
+        if first is None:
+            raise Unavailable("The message could not be stored; send it again.")
+        return _repeat(first, fingerprint)
+
+    async def _start(self, run: RunToStart) -> None:
+        try:
+            await self._workflows.start(run)
+        except Unavailable as error:
+            log.warning("run %s is accepted and will be started by the relay: %s", run.run_id, error)
+
+
+async def _insert(
+    connection: AsyncConnection, tenant_id: str, person: str, message: NewMessage, fingerprint: str
+) -> RunToStart:
+    version = await agents.latest_version(connection, tenant_id, message.agent)
+    if version is None:
+        raise InvalidInput("agent", f"There is no agent {message.agent!r}.")
+    run = RunToStart(
+        tenant_id=tenant_id,
+        run_id=new_run_id(),
+        conversation_id=message.conversation_id or new_conversation_id(),
+        message_id=new_message_id(),
+        agent=message.agent,
+    )
+    row = {
+        **asdict(run),
+        "agent_version": version,
+        "requested_by": message.sender or person,
+        "text": message.text,
+        "idempotency_key": message.key,
+        "fingerprint": fingerprint,
+        "sender": message.sender,
+        "metadata": message.metadata,
+        "workflow_id": workflow_id(tenant_id, run.agent, run.message_id),
+    }
+    if not await messages.accept(connection, row, new_conversation=message.conversation_id is None):
+        raise NotFound("conversation", run.conversation_id)
+    return run
+
+
+def _repeat(first: Any, fingerprint: str) -> Accepted:
+    if not hmac.compare_digest(first.fingerprint, fingerprint):
+        raise IdempotencyMismatch("Idempotency-Key", "This key was used before, with another message.")
+    return Accepted(first.message_id, first.conversation_id, first.run_id, is_new=False)
+
+
+def _fingerprint(message: NewMessage) -> str:
+    try:
+        return canonical_digest({name: value for name, value in asdict(message).items() if name != "key"})
+    except ValueError as error:
+        raise InvalidInput("metadata", f"The metadata can't be stored: {error}") from error
+
+
+def _check(message: NewMessage) -> None:
+    if not message.text.strip():
+        raise InvalidInput("text", "The text is empty.")
+    if len(message.text) > MAX_TEXT_CHARACTERS:
+        raise InvalidInput("text", f"The text has {len(message.text)} characters; {MAX_TEXT_CHARACTERS} are allowed.")
+    if message.key is not None and not 1 <= len(message.key) <= MAX_KEY_CHARACTERS:
+        raise InvalidInput("Idempotency-Key", f"The key must have 1 to {MAX_KEY_CHARACTERS} characters.")
+    for name, value in asdict(message).items():
+        if not _is_storable(value):
+            raise InvalidInput(name, f"The {name} has a character that can't be stored (NUL or a lone surrogate).")
+
+
+def _is_storable(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_storable(part) for part in (*value.keys(), *value.values()))
+    if isinstance(value, list):
+        return all(_is_storable(part) for part in value)
+    if isinstance(value, str):
+        return "\x00" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+    return True

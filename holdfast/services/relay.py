@@ -1,0 +1,88 @@
+"""The relay: says again to Temporal what was committed here and never heard there.
+
+A message is accepted, and a decision stored, by a commit; the word to Temporal follows, and may be lost with the process
+or with Temporal. The relay reads the outbox of every tenant (ids only) and repeats each word until it is acknowledged.
+"""
+
+import asyncio
+import contextlib
+import logging
+from datetime import timedelta
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from holdfast.domain.errors import HoldfastError
+from holdfast.domain.runs import RunToStart
+from holdfast.store import outbox, runs
+from holdfast.store.engine import Database
+from holdfast.store.outbox import Word
+from holdfast.temporal.client import MessageWorkflows
+
+log = logging.getLogger(__name__)
+
+#: How old a word must be: younger ones are still being said by whoever committed them.
+_OVERDUE = timedelta(seconds=2)
+
+#: How long to rest between two looks, in seconds.
+_REST_S = 1.0
+
+#: How many words are said at once.
+_BATCH = 50
+
+
+class Relay:
+    """Runs in every API process; several of them share the work, since each word is locked while it is said."""
+
+    def __init__(self, database: Database, workflows: MessageWorkflows) -> None:
+        self._database = database
+        self._workflows = workflows
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, in the running event loop."""
+        self._task = asyncio.create_task(self._run(), name="relay")
+
+    async def stop(self) -> None:
+        """Stop; what is unsaid stays in the outbox."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def relay_overdue(self) -> int:
+        """Say one batch of overdue words; answers with how many Temporal acknowledged."""
+        async with self._database.relay() as connection:
+            words = await outbox.overdue(connection, _OVERDUE, _BATCH)
+            heard = await asyncio.gather(*(self._say(word) for word in words))
+            acknowledged = [word for word, is_heard in zip(words, heard, strict=True) if is_heard]
+            if acknowledged:
+                await outbox.remove(connection, acknowledged)
+        return len(acknowledged)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                while await self.relay_overdue() == _BATCH:
+                    continue
+            except (HoldfastError, SQLAlchemyError) as error:
+                log.warning("the relay can't work now, trying again: %s", type(error).__name__)
+            await asyncio.sleep(_REST_S)
+
+    async def _say(self, word: Word) -> bool:
+        try:
+            if word.kind == "start":
+                await self._start(word)
+            else:
+                await self._workflows.wake_decided(word.workflow_id, word.subject_id or "")
+        except HoldfastError as error:
+            log.warning("the relay could not reach Temporal for run %s: %s", word.run_id, error)
+            return False
+        return True
+
+    async def _start(self, word: Word) -> None:
+        async with self._database.tenant(word.tenant_id) as connection:
+            run = await runs.find(connection, word.tenant_id, word.run_id)
+        if run is not None:
+            await self._workflows.start(
+                RunToStart(run.tenant_id, run.run_id, run.conversation_id, run.message_id, run.agent)
+            )

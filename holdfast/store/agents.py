@@ -1,0 +1,45 @@
+"""Agents, versioned: a run keeps the version it was accepted with."""
+
+from typing import Any
+
+from sqlalchemy import select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from holdfast.domain.agents import AgentSpec
+from holdfast.store.tables import agents
+
+_LATEST_VERSION = text("SELECT max(version) FROM agents WHERE tenant_id = :tenant_id AND name = :name")
+
+
+async def latest_version(connection: AsyncConnection, tenant_id: str, name: str) -> int | None:
+    """The newest version of an agent; None: the tenant has no such agent."""
+    version: int | None = await connection.scalar(_LATEST_VERSION, {"tenant_id": tenant_id, "name": name})
+    return version
+
+
+async def load(connection: AsyncConnection, tenant_id: str, name: str, version: int) -> AgentSpec:
+    """A version that is known to exist."""
+    query = select(agents.c.spec).where(
+        agents.c.tenant_id == tenant_id, agents.c.name == name, agents.c.version == version
+    )
+    return AgentSpec.model_validate((await connection.execute(query)).scalar_one())
+
+
+async def add_version(connection: AsyncConnection, tenant_id: str, spec: AgentSpec, version: int) -> bool:
+    """Store a version. False: somebody else has just stored one under this number."""
+    values = {"tenant_id": tenant_id, "name": spec.name, "version": version, "spec": spec.model_dump(mode="json")}
+    statement = insert(agents).values(values).on_conflict_do_nothing().returning(agents.c.version)
+    return (await connection.execute(statement)).one_or_none() is not None
+
+
+async def newest(connection: AsyncConnection, tenant_id: str) -> list[tuple[AgentSpec, int]]:
+    """Every agent of a tenant with its newest version, by name."""
+    query = (
+        select(agents.c.spec, agents.c.version)
+        .where(agents.c.tenant_id == tenant_id)
+        .distinct(agents.c.name)
+        .order_by(agents.c.name, agents.c.version.desc())
+    )
+    rows: Any = await connection.execute(query)
+    return [(AgentSpec.model_validate(row.spec), row.version) for row in rows]

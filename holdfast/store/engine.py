@@ -1,0 +1,116 @@
+"""The tenant's transaction: the one way to the database.
+
+`SET` on a session would leak to whoever is handed the pooled connection next, so the tenant is set with
+`set_config(…, true)`, which ends with the transaction. A query outside of such a transaction fails in PostgreSQL itself.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from holdfast.domain.errors import ConfigurationError, Unavailable
+
+_SET = text("SELECT set_config(:name, :value, true)")
+
+_ROLE = text(
+    "SELECT rolname, rolsuper, rolbypassrls,"
+    " EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+    "   WHERE n.nspname = 'public' AND c.relkind = 'r' AND pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owns_tables"
+    " FROM pg_roles r WHERE rolname = current_user"
+)
+
+
+def create_engine(url: str, pool_size: int) -> AsyncEngine:
+    """An engine whose pool holds at most `pool_size` connections, each tried before it is handed out."""
+    return create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        # Without it, the first query after a restart of PostgreSQL fails on a dead connection.
+        pool_pre_ping=True,
+        pool_timeout=10,
+        connect_args={"timeout": 5},
+        # A driver's error text may quote the values of a row.
+        hide_parameters=True,
+    )
+
+
+class Database:
+    """Hands out transactions. Raises `Unavailable` when PostgreSQL does not answer."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    @asynccontextmanager
+    async def tenant(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
+        """A transaction that sees, and can write, the rows of one tenant. Committed when the block ends well."""
+        async with self._transaction("app.tenant_id", tenant_id) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def key_lookup(self, key_hash: bytes) -> AsyncIterator[AsyncConnection]:
+        """A transaction that sees one row: the API key with this hash. The tenant is not known before it is read."""
+        async with self._transaction("app.key_hash", key_hash.hex()) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def relay(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that sees the outbox of every tenant, which holds ids only, and no other table."""
+        async with self._transaction("app.relay", "on") as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _transaction(self, name: str, value: str) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(_SET, {"name": name, "value": value})
+                yield connection
+        except (OSError, PoolTimeoutError) as error:
+            raise Unavailable("The database can't be reached.") from error
+        except DBAPIError as error:
+            if error.connection_invalidated or isinstance(error, InterfaceError) or _is_shutting_down(error):
+                raise Unavailable("The database can't be reached.") from error
+            raise
+
+    async def check_role(self) -> None:
+        """Refuse a role that row-level security does not bind.
+
+        Raises:
+            ConfigurationError: the role is a superuser, bypasses row-level security, or owns tables.
+            Unavailable: the database does not answer.
+        """
+        try:
+            async with self._engine.connect() as connection:
+                role = (await connection.execute(_ROLE)).one()
+        except (OSError, PoolTimeoutError, DBAPIError) as error:
+            raise Unavailable(f"The database can't be reached: {_first_line(error)}") from error
+        if role.rolsuper or role.rolbypassrls or role.owns_tables:
+            raise ConfigurationError(
+                f"HOLDFAST_DATABASE_URL: the role {role.rolname!r} is not bound by row-level security; connect as a "
+                "role that is neither superuser nor owner nor BYPASSRLS (`holdfast migrate` makes one)"
+            )
+
+    async def revision(self) -> str | None:
+        """The migration that the database is at."""
+        async with self._engine.connect() as connection:
+            found: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+            return found
+
+    async def close(self) -> None:
+        """Close every connection of the pool."""
+        await self._engine.dispose()
+
+
+def _is_shutting_down(error: DBAPIError) -> bool:
+    # 57P01 to 57P03: the server shuts down, crashed, or is starting up; 08xxx: the connection broke.
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    return state.startswith(("57P0", "08"))
+
+
+def _first_line(error: Exception) -> str:
+    original = getattr(error, "orig", None) or error
+    return (str(original).splitlines() or [type(original).__name__])[0]

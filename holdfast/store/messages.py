@@ -1,0 +1,169 @@
+"""Accepting messages, and reading the transcript."""
+
+import json
+from typing import Any
+
+from sqlalchemy import bindparam, select, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from holdfast.domain.messages import Message, PastRun, PastStep, RequestedToolCall, Role, ToolExchange
+from holdfast.store.tables import messages
+
+# One statement, so that acceptance costs one round trip: the conversation, the run, the message and the word to
+# Temporal are committed together or not at all. A conversation's row is locked by its UPDATE, so positions follow the
+# order of arrival.
+_NEW_CONVERSATION = """
+conversation AS (
+  INSERT INTO conversations (tenant_id, conversation_id, last_position)
+  VALUES (:tenant_id, :conversation_id, 1) RETURNING last_position
+)"""
+_KNOWN_CONVERSATION = """
+conversation AS (
+  UPDATE conversations SET last_position = last_position + 1
+  WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id RETURNING last_position
+)"""
+_ACCEPT = """
+WITH {conversation},
+run AS (
+  INSERT INTO runs (tenant_id, run_id, conversation_id, message_id, agent, agent_version, position, requested_by)
+  SELECT :tenant_id, :run_id, :conversation_id, :message_id, :agent, CAST(:agent_version AS int), last_position,
+         :requested_by
+  FROM conversation RETURNING run_id
+),
+message AS (
+  INSERT INTO messages
+    (tenant_id, message_id, conversation_id, run_id, role, text, idempotency_key, fingerprint, sender, metadata)
+  SELECT :tenant_id, :message_id, :conversation_id, run_id, 'user', :text, :idempotency_key, :fingerprint, :sender,
+         :metadata
+  FROM run
+)
+INSERT INTO outbox (tenant_id, kind, workflow_id, run_id)
+SELECT :tenant_id, 'start', :workflow_id, run_id FROM run RETURNING outbox_id
+"""
+_ACCEPT_INTO_NEW = text(_ACCEPT.format(conversation=_NEW_CONVERSATION)).bindparams(bindparam("metadata", type_=JSONB))
+_ACCEPT_INTO_KNOWN = text(_ACCEPT.format(conversation=_KNOWN_CONVERSATION)).bindparams(
+    bindparam("metadata", type_=JSONB)
+)
+
+_ACCEPTED_UNDER_KEY = text("""
+SELECT message_id, conversation_id, run_id, fingerprint FROM messages
+WHERE tenant_id = :tenant_id AND idempotency_key = :idempotency_key
+""")
+
+_STORE_REPLY = text("""
+INSERT INTO messages (tenant_id, message_id, conversation_id, run_id, role, text)
+SELECT tenant_id, :message_id, conversation_id, run_id, 'assistant', :text FROM runs
+WHERE tenant_id = :tenant_id AND run_id = :run_id
+ON CONFLICT (tenant_id, run_id, role) DO NOTHING
+""")
+
+_REPLY = text("SELECT text FROM messages WHERE tenant_id = :tenant_id AND run_id = :run_id AND role = 'assistant'")
+
+# The transcript up to and with a run: the newest `runs` runs, each with its texts and its tool-calling steps.
+_TRANSCRIPT = text("""
+SELECT r.run_id,
+       (SELECT text FROM messages m WHERE m.tenant_id = r.tenant_id AND m.run_id = r.run_id AND m.role = 'user')
+         AS user_text,
+       (SELECT text FROM messages m WHERE m.tenant_id = r.tenant_id AND m.run_id = r.run_id AND m.role = 'assistant')
+         AS reply,
+       s.step, s.text AS step_text, t.tool_call_id, t.tool, t.arguments_raw, left(t.result, :characters) AS result,
+       length(t.result) AS result_length, t.error
+FROM (SELECT own.* FROM runs own JOIN runs this ON this.tenant_id = own.tenant_id
+        AND this.conversation_id = own.conversation_id AND own.position <= this.position
+      WHERE this.tenant_id = :tenant_id AND this.run_id = :run_id
+      ORDER BY own.position DESC LIMIT :runs) r
+LEFT JOIN (tool_calls t JOIN steps s ON s.tenant_id = t.tenant_id AND s.run_id = t.run_id AND s.step = t.step)
+  ON t.tenant_id = r.tenant_id AND t.run_id = r.run_id
+ORDER BY r.position, s.step, t.position
+""")
+
+
+async def accept(connection: AsyncConnection, row: dict[str, Any], *, new_conversation: bool) -> bool:
+    """Store an accepted message with its run. False: there is no such conversation."""
+    statement = _ACCEPT_INTO_NEW if new_conversation else _ACCEPT_INTO_KNOWN
+    return (await connection.execute(statement, row)).one_or_none() is not None
+
+
+async def accepted_under_key(connection: AsyncConnection, tenant_id: str, key: str) -> Any | None:
+    """The message accepted under an idempotency key: message_id, conversation_id, run_id, fingerprint."""
+    return (
+        await connection.execute(_ACCEPTED_UNDER_KEY, {"tenant_id": tenant_id, "idempotency_key": key})
+    ).one_or_none()
+
+
+async def store_reply(connection: AsyncConnection, tenant_id: str, run_id: str, message_id: str, reply: str) -> None:
+    """Store a run's reply, once: a second one for the same run changes nothing."""
+    await connection.execute(
+        _STORE_REPLY, {"tenant_id": tenant_id, "run_id": run_id, "message_id": message_id, "text": reply}
+    )
+
+
+async def reply_of(connection: AsyncConnection, tenant_id: str, run_id: str) -> str | None:
+    """The text of a run's reply; None while there is none."""
+    reply: str | None = await connection.scalar(_REPLY, {"tenant_id": tenant_id, "run_id": run_id})
+    return reply
+
+
+async def in_conversation(
+    connection: AsyncConnection, tenant_id: str, conversation_id: str, *, after: str | None, limit: int
+) -> list[Message]:
+    """A page of a conversation's messages, oldest first, from the one after `after` on."""
+    query = (
+        select(messages)
+        .where(messages.c.tenant_id == tenant_id, messages.c.conversation_id == conversation_id)
+        .order_by(messages.c.message_id)
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(messages.c.message_id > after)
+    return [_message(row) for row in await connection.execute(query)]
+
+
+async def transcript(
+    connection: AsyncConnection, tenant_id: str, run_id: str, *, runs: int, characters: int
+) -> list[PastRun]:
+    """What a model is given for a run: the newest `runs` runs of its conversation up to this one, oldest first.
+
+    Of a tool's result the first `characters` are shown, with a note of what was cut.
+    """
+    values = {"tenant_id": tenant_id, "run_id": run_id, "runs": runs, "characters": characters}
+    rows = (await connection.execute(_TRANSCRIPT, values)).all()
+    found: dict[str, list[Any]] = {}
+    for row in rows:
+        found.setdefault(row.run_id, []).append(row)
+    return [_past_run(of_run) for of_run in found.values()]
+
+
+def _past_run(rows: list[Any]) -> PastRun:
+    exchanges: dict[int, list[ToolExchange]] = {}
+    texts: dict[int, str] = {}
+    for row in rows:
+        if row.step is not None:
+            texts[row.step] = row.step_text
+            exchanges.setdefault(row.step, []).append(_exchange(row))
+    steps = tuple(PastStep(texts[step], tuple(calls)) for step, calls in exchanges.items())
+    return PastRun(user_text=rows[0].user_text, steps=steps, reply=rows[0].reply)
+
+
+def _exchange(row: Any) -> ToolExchange:
+    call = RequestedToolCall(row.tool, row.arguments_raw)
+    return ToolExchange(row.tool_call_id, call, _shown(row))
+
+
+def _shown(row: Any) -> str | None:
+    if row.result is None:
+        return None if row.error is None else json.dumps({"error": row.error})
+    missing = row.result_length - len(row.result)
+    return row.result if not missing else f"{row.result}\n[cut: {missing} of {row.result_length} characters left out]"
+
+
+def _message(row: Any) -> Message:
+    return Message(
+        message_id=row.message_id,
+        conversation_id=row.conversation_id,
+        run_id=row.run_id,
+        role=Role(row.role),
+        text=row.text,
+        created_at=row.created_at,
+    )

@@ -1,0 +1,78 @@
+"""Steps: what each model call of a run answered."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from holdfast.store.tables import steps
+
+_FAILING_FOR = text("""
+SELECT clock_timestamp() - min(created_at) FROM audit
+WHERE tenant_id = :tenant_id AND run_id = :run_id AND kind = 'model_call' AND step = :step AND outcome = 'failed'
+""")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One answered model call. `latency_ms` covers every deployment that was tried for it."""
+
+    run_id: str
+    step: int
+    text: str
+    alias: str
+    model: str
+    deployment: str
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: Decimal | None
+    latency_ms: int
+
+
+async def store(connection: AsyncConnection, tenant_id: str, step: Step) -> bool:
+    """Store a step, once. False: it was stored before, and stays as it was."""
+    statement = insert(steps).values(tenant_id=tenant_id, **vars(step)).on_conflict_do_nothing()
+    return (await connection.execute(statement.returning(steps.c.step))).one_or_none() is not None
+
+
+async def find(connection: AsyncConnection, tenant_id: str, run_id: str, step: int) -> Step | None:
+    """A step; None: that model call has not been answered yet."""
+    row = (
+        await connection.execute(
+            select(steps).where(steps.c.tenant_id == tenant_id, steps.c.run_id == run_id, steps.c.step == step)
+        )
+    ).one_or_none()
+    return None if row is None else _from_row(row)
+
+
+async def of_run(connection: AsyncConnection, tenant_id: str, run_id: str) -> list[Step]:
+    """Every step of a run, in order."""
+    query = select(steps).where(steps.c.tenant_id == tenant_id, steps.c.run_id == run_id).order_by(steps.c.step)
+    return [_from_row(row) for row in await connection.execute(query)]
+
+
+async def failing_for(connection: AsyncConnection, tenant_id: str, run_id: str, step: int) -> timedelta:
+    """How long ago an attempt at this model call first failed; zero if none has."""
+    found: timedelta | None = await connection.scalar(
+        _FAILING_FOR, {"tenant_id": tenant_id, "run_id": run_id, "step": step}
+    )
+    return found or timedelta(0)
+
+
+def _from_row(row: Any) -> Step:
+    return Step(
+        run_id=row.run_id,
+        step=row.step,
+        text=row.text,
+        alias=row.alias,
+        model=row.model,
+        deployment=row.deployment,
+        prompt_tokens=row.prompt_tokens,
+        completion_tokens=row.completion_tokens,
+        cost_usd=row.cost_usd,
+        latency_ms=row.latency_ms,
+    )

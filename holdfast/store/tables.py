@@ -1,0 +1,266 @@
+"""The schema on one page. Every table has `tenant_id`, first in its primary key; `migrations/` makes it so.
+
+Content and record live here; progress lives in Temporal. Row-level security (see `migrations/versions`) lets a
+transaction see the rows of the tenant it names, and fails a query in a transaction that names none.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from holdfast.domain.confirmations import ConfirmationStatus
+from holdfast.domain.runs import RunStatus
+from holdfast.domain.tools import ToolCallStatus
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _tenant() -> Column[str]:
+    return Column("tenant_id", Text, nullable=False)
+
+
+def _created_at() -> Column[object]:
+    return Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
+
+
+def _one_of(column: str, values: type[RunStatus] | type[ToolCallStatus] | type[ConfirmationStatus]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+def _belongs_to(table: str, column: str) -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["tenant_id", column], [f"{table}.tenant_id", f"{table}.{column}"])
+
+
+tenants = Table(
+    "tenants",
+    metadata,
+    _tenant(),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _tenant(),
+    Column("key_id", Text, nullable=False),
+    Column("key_hash", LargeBinary, nullable=False, comment="HMAC-SHA256 of the key under the pepper"),
+    Column("person", Text, nullable=False, comment="who acts with this key"),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "key_id"),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
+    Index("ix_api_keys_key_hash", "key_hash"),
+)
+
+agents = Table(
+    "agents",
+    metadata,
+    _tenant(),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False, comment="from 1; a run keeps the version it was accepted with"),
+    Column("spec", JSONB, nullable=False, comment="an AgentSpec"),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "name", "version"),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    _tenant(),
+    Column("conversation_id", Text, nullable=False),
+    Column("last_position", Integer, nullable=False, comment="the position of the newest run"),
+    Column("turn_run_id", Text, comment="the run that has the turn"),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "conversation_id"),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    _tenant(),
+    Column("run_id", Text, nullable=False),
+    Column("conversation_id", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("agent_version", Integer, nullable=False),
+    Column("position", Integer, nullable=False, comment="place in the conversation, in order of arrival"),
+    Column("status", Text, nullable=False, server_default="queued"),
+    Column("degraded", Boolean, nullable=False, server_default=text("false")),
+    Column("error", Text),
+    Column("requested_by", Text, nullable=False),
+    _created_at(),
+    Column("completed_at", DateTime(timezone=True)),
+    PrimaryKeyConstraint("tenant_id", "run_id"),
+    _belongs_to("conversations", "conversation_id"),
+    _one_of("status", RunStatus),
+    Index("ix_runs_conversation", "tenant_id", "conversation_id", "position", unique=True),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    _tenant(),
+    Column("message_id", Text, nullable=False),
+    Column("conversation_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("idempotency_key", Text),
+    Column("fingerprint", Text, comment="SHA-256 of the body that the key came with"),
+    Column("sender", Text),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "message_id"),
+    _belongs_to("runs", "run_id"),
+    # The promise that no message is accepted twice and none answered twice rests on these two.
+    Index("uq_messages_idempotency_key", "tenant_id", "idempotency_key", unique=True),
+    Index("uq_messages_run_role", "tenant_id", "run_id", "role", unique=True),
+)
+
+steps = Table(
+    "steps",
+    metadata,
+    _tenant(),
+    Column("run_id", Text, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("alias", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("deployment", Text, nullable=False),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("completion_tokens", Integer, nullable=False),
+    Column("cost_usd", Numeric(18, 9), comment="null: no price is known"),
+    Column("latency_ms", Integer, nullable=False),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "run_id", "step"),
+    _belongs_to("runs", "run_id"),
+)
+
+tool_calls = Table(
+    "tool_calls",
+    metadata,
+    _tenant(),
+    Column("tool_call_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("position", Integer, nullable=False, comment="place within the step, from 0"),
+    Column("tool", Text, nullable=False),
+    Column("arguments_raw", Text, nullable=False, comment="as the model wrote them"),
+    Column("arguments", JSONB, comment="validated; null when they don't fit the schema"),
+    Column("arguments_digest", Text),
+    Column("status", Text, nullable=False),
+    Column("effect", Text, nullable=False),
+    Column("idempotency", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("result", Text, comment="JSON"),
+    Column("error", Text),
+    _created_at(),
+    Column("dispatched_at", DateTime(timezone=True)),
+    Column("settled_at", DateTime(timezone=True)),
+    PrimaryKeyConstraint("tenant_id", "tool_call_id"),
+    _belongs_to("runs", "run_id"),
+    _one_of("status", ToolCallStatus),
+    Index("uq_tool_calls_step", "tenant_id", "run_id", "step", "position", unique=True),
+)
+
+confirmations = Table(
+    "confirmations",
+    metadata,
+    _tenant(),
+    Column("confirmation_id", Text, nullable=False),
+    Column("tool_call_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("conversation_id", Text, nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("tool", Text, nullable=False),
+    Column("arguments", JSONB, nullable=False),
+    Column("arguments_digest", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("deadline", DateTime(timezone=True), nullable=False),
+    Column("on_deadline", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default="pending"),
+    Column("decision", Text),
+    Column("decided_by", Text),
+    Column("decided_via", Text),
+    Column("decided_at", DateTime(timezone=True)),
+    Column("reason", Text),
+    Column("used_at", DateTime(timezone=True), comment="when the approval was used up by a dispatch"),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "confirmation_id"),
+    _belongs_to("tool_calls", "tool_call_id"),
+    _one_of("status", ConfirmationStatus),
+    Index("uq_confirmations_tool_call_id", "tenant_id", "tool_call_id", unique=True),
+    Index("ix_confirmations_status", "tenant_id", "status", "confirmation_id"),
+    Index("ix_confirmations_run_id", "tenant_id", "run_id"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    _tenant(),
+    Column("audit_id", BigInteger, Identity(always=True), nullable=False),
+    Column("kind", Text, nullable=False, comment="model_call, tool_call, confirmation, run"),
+    Column("outcome", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("step", Integer),
+    Column("subject_id", Text, comment="the tool call or confirmation it is about"),
+    Column("tool", Text),
+    Column("person", Text, comment="who decided"),
+    Column("alias", Text),
+    Column("model", Text),
+    Column("deployment", Text),
+    Column("prompt_tokens", Integer),
+    Column("completion_tokens", Integer),
+    Column("cost_usd", Numeric(18, 9)),
+    Column("latency_ms", Integer),
+    Column("detail", Text, comment="why, for a failure; never content"),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "audit_id"),
+    _belongs_to("runs", "run_id"),
+    Index("ix_audit_run_id", "tenant_id", "run_id", "kind"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    _tenant(),
+    Column("outbox_id", BigInteger, Identity(always=True), nullable=False),
+    Column("kind", Text, nullable=False, comment="start or decided"),
+    Column("workflow_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("subject_id", Text, comment="the confirmation that was decided"),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "outbox_id"),
+    Index("ix_outbox_created_at", "created_at"),
+    Index("ix_outbox_run_id", "tenant_id", "run_id"),
+)

@@ -1,0 +1,121 @@
+"""The turn: one run at a time has a conversation, in order of arrival.
+
+Whoever asks for the turn locks the conversation's row first, so that of two runs asking at once one waits for the other.
+A run gets the turn when nobody has it and no earlier run of the conversation is open. `workflows/message.py` wakes the
+next run when one ends; that is a hint. The rule above decides.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from holdfast.domain.ids import workflow_id
+from holdfast.domain.runs import RunStatus
+
+# The lock comes first, in a statement of its own: a subquery of the statement that locks would still see the rows as
+# they were before it waited for the lock.
+_LOCK = text("""
+SELECT c.turn_run_id, c.conversation_id, r.position, r.status, r.agent, r.agent_version
+FROM runs r JOIN conversations c ON c.tenant_id = r.tenant_id AND c.conversation_id = r.conversation_id
+WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id FOR UPDATE OF c
+""")
+
+_EARLIER = text("""
+SELECT EXISTS (
+  SELECT FROM runs WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND position < :position
+    AND status IN ('queued', 'running', 'requires_confirmation')
+)
+""")
+
+_TAKE = text("""
+WITH turn AS (
+  UPDATE conversations SET turn_run_id = :run_id WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id
+)
+UPDATE runs SET status = 'running' WHERE tenant_id = :tenant_id AND run_id = :run_id AND status = 'queued'
+""")
+
+_FREE = text("""
+UPDATE conversations SET turn_run_id = NULL
+WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND turn_run_id = :run_id
+""")
+
+_NEXT = text("""
+SELECT agent, message_id FROM runs
+WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND status = 'queued'
+ORDER BY position LIMIT 1
+""")
+
+# Whoever waits for the reply is woken by the commit.
+_END = text("""
+WITH ended AS (
+  UPDATE runs SET status = :status, degraded = :degraded, error = :error, completed_at = clock_timestamp()
+  WHERE tenant_id = :tenant_id AND run_id = :run_id AND status IN ('queued', 'running', 'requires_confirmation')
+  RETURNING run_id
+)
+SELECT pg_notify('holdfast_runs', run_id) FROM ended
+""")
+
+_OPEN_BEFORE = text("""
+SELECT earlier.run_id, earlier.agent, earlier.message_id FROM runs earlier
+JOIN runs this ON this.tenant_id = earlier.tenant_id AND this.conversation_id = earlier.conversation_id
+  AND earlier.position < this.position
+WHERE this.tenant_id = :tenant_id AND this.run_id = :run_id
+  AND earlier.status IN ('queued', 'running', 'requires_confirmation')
+  AND NOT EXISTS (
+    SELECT FROM outbox o WHERE o.tenant_id = earlier.tenant_id AND o.run_id = earlier.run_id AND o.kind = 'start'
+  )
+ORDER BY earlier.position
+""")
+
+
+@dataclass(frozen=True)
+class TurnTaken:
+    """The turn, and what the run that has it was accepted with."""
+
+    agent: str
+    agent_version: int
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that stands in the way, and the workflow that should be moving it."""
+
+    run_id: str
+    workflow_id: str
+
+
+async def take(connection: AsyncConnection, tenant_id: str, run_id: str) -> TurnTaken | None:
+    """Take the conversation's turn for a run; None: it is not its turn yet. Taken again, it stays taken."""
+    of_run = {"tenant_id": tenant_id, "run_id": run_id}
+    row = (await connection.execute(_LOCK, of_run)).one()
+    taken = TurnTaken(row.agent, row.agent_version)
+    if row.turn_run_id == run_id:
+        return taken
+    conversation = {**of_run, "conversation_id": row.conversation_id}
+    if row.turn_run_id is not None:
+        return None
+    # The first run of a conversation has nobody before it, which most runs are.
+    if row.position > 1 and await connection.scalar(_EARLIER, {**conversation, "position": row.position}):
+        return None
+    await connection.execute(_TAKE, conversation)
+    return taken
+
+
+async def end(
+    connection: AsyncConnection, tenant_id: str, run_id: str, *, status: RunStatus, degraded: bool, error: str | None
+) -> str | None:
+    """End a run and free the turn, if it has it. Answers with the workflow of the run that is next, if one waits."""
+    of_run = {"tenant_id": tenant_id, "run_id": run_id}
+    row = (await connection.execute(_LOCK, of_run)).one()
+    await connection.execute(_END, {**of_run, "status": status, "degraded": degraded, "error": error})
+    conversation = {**of_run, "conversation_id": row.conversation_id}
+    await connection.execute(_FREE, conversation)
+    following = (await connection.execute(_NEXT, conversation)).one_or_none()
+    return None if following is None else workflow_id(tenant_id, following.agent, following.message_id)
+
+
+async def open_before(connection: AsyncConnection, tenant_id: str, run_id: str) -> list[OpenRun]:
+    """The open runs before this one whose workflow was started, so that a missing workflow means it was terminated."""
+    rows = await connection.execute(_OPEN_BEFORE, {"tenant_id": tenant_id, "run_id": run_id})
+    return [OpenRun(row.run_id, workflow_id(tenant_id, row.agent, row.message_id)) for row in rows]

@@ -1,0 +1,139 @@
+"""The Temporal client, and the few things that are asked of it from outside a workflow.
+
+Where to connect comes from Temporal's own variables and profiles (`TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`,
+`TEMPORAL_API_KEY`, …), read by `temporalio.envconfig`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.envconfig import ClientConfig
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RetryConfig, RPCError, RPCStatusCode
+
+from holdfast.domain.errors import ConfigurationError, Unavailable
+from holdfast.domain.ids import workflow_id
+from holdfast.domain.runs import RunToStart
+from holdfast.domain.steps import MessageInput
+from holdfast.temporal.converter import DATA_CONVERTER
+from workflows import names
+
+#: How long a caller may be kept waiting for Temporal. What is accepted does not depend on it: the outbox keeps the word.
+PATIENCE = timedelta(seconds=1)
+
+# By default the client retries for ten seconds, whatever timeout a call is given.
+_SHORT_RETRIES = RetryConfig(
+    initial_interval_millis=100, max_interval_millis=500, max_elapsed_time_millis=1000, max_retries=2
+)
+
+_TENANT_ID = SearchAttributeKey.for_keyword(names.TENANT_ID)
+_AGENT_NAME = SearchAttributeKey.for_keyword(names.AGENT_NAME)
+_RUN_STATE = SearchAttributeKey.for_keyword(names.RUN_STATE)
+_CONVERSATION_ID = SearchAttributeKey.for_keyword(names.CONVERSATION_ID)
+
+
+Answer = TypeVar("Answer")
+
+
+async def connect(*, lazy: bool = False) -> Client:
+    """A client, connected as the environment says.
+
+    Args:
+        lazy: connect at the first call, so that a process can start while Temporal is down.
+
+    Raises:
+        ConfigurationError: the variables or the profile don't make sense.
+        Unavailable: Temporal does not answer (never when lazy).
+    """
+    try:
+        config: dict[str, Any] = dict(ClientConfig.load_client_connect_config())
+    except (RuntimeError, ValueError) as error:
+        raise ConfigurationError(f"TEMPORAL_*: {error}") from error
+    config.setdefault("target_host", "localhost:7233")
+    # Only callers outside of a worker are in a hurry; a worker's own calls are the SDK's to retry.
+    retries = _SHORT_RETRIES if lazy else None
+    try:
+        return await Client.connect(**config, lazy=lazy, data_converter=DATA_CONVERTER, retry_config=retries)
+    except RuntimeError as error:
+        raise Unavailable(f"Temporal can't be reached at {config['target_host']}.") from error
+
+
+async def missing_search_attributes(client: Client) -> list[str]:
+    """The search attributes that the namespace lacks; without them no workflow starts."""
+    response = await _in_time(
+        client.operator_service.list_search_attributes(ListSearchAttributesRequest(namespace=client.namespace))
+    )
+    return [name for name in names.SEARCH_ATTRIBUTES if name not in response.custom_attributes]
+
+
+class MessageWorkflows:
+    """Starts, wakes and looks at message workflows. Each call raises `Unavailable` when Temporal does not answer."""
+
+    def __init__(self, client: Client, task_queue: str) -> None:
+        self._client = client
+        self._task_queue = task_queue
+
+    async def start(self, run: RunToStart) -> None:
+        """Start a run's workflow; started before, it stays as it is."""
+        start = self._client.start_workflow(
+            names.WORKFLOW,
+            MessageInput(tenant_id=run.tenant_id, run_id=run.run_id, agent=run.agent),
+            id=workflow_id(run.tenant_id, run.agent, run.message_id),
+            task_queue=self._task_queue,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            search_attributes=_search_attributes(run),
+            static_summary=f"message to {run.agent}",
+            rpc_timeout=PATIENCE,
+        )
+        with contextlib.suppress(WorkflowAlreadyStartedError):
+            await _in_time(start)
+
+    async def wake_decided(self, workflow: str, confirmation_id: str) -> None:
+        """Tell a workflow that a confirmation was decided; a workflow that has ended has no need of it."""
+        handle = self._client.get_workflow_handle(workflow)
+        with contextlib.suppress(_Unknown):
+            await _in_time(handle.signal(names.DECIDED, confirmation_id, rpc_timeout=PATIENCE))
+
+    async def is_open(self, workflow: str) -> bool:
+        """Whether a workflow runs. False: it ended, was terminated, or is not known any more."""
+        try:
+            description = await _in_time(self._client.get_workflow_handle(workflow).describe(rpc_timeout=PATIENCE))
+        except _Unknown:
+            return False
+        return description.status is WorkflowExecutionStatus.RUNNING
+
+
+class _Unknown(Unavailable):
+    """Temporal knows no such workflow, or no such namespace."""
+
+
+async def _in_time(call: Awaitable[Answer]) -> Answer:
+    # `rpc_timeout` bounds one attempt; only this bounds them all, the connecting included.
+    try:
+        return await asyncio.wait_for(call, PATIENCE.total_seconds())
+    except TimeoutError as error:
+        raise Unavailable("Temporal does not answer.") from error
+    except RPCError as error:
+        kind = _Unknown if error.status is RPCStatusCode.NOT_FOUND else Unavailable
+        raise kind(f"Temporal refuses the call: {error.status.name}.") from error
+    except RuntimeError as error:
+        # What the SDK raises when a lazy client can't connect.
+        raise Unavailable("Temporal can't be reached.") from error
+
+
+def _search_attributes(run: RunToStart) -> TypedSearchAttributes:
+    # RunState is `running` from the start: most runs never wait, and each change costs an event.
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(_TENANT_ID, run.tenant_id),
+            SearchAttributePair(_AGENT_NAME, run.agent),
+            SearchAttributePair(_RUN_STATE, "running"),
+            SearchAttributePair(_CONVERSATION_ID, run.conversation_id),
+        ]
+    )

@@ -1,0 +1,101 @@
+"""The environment: what each process needs, and one line for each variable that is wrong."""
+
+import os
+import traceback
+from pathlib import Path
+
+import pytest
+
+from holdfast.config.settings import ApiSettings, MigrateSettings, Settings, WorkerSettings, load_settings
+from holdfast.domain.errors import ConfigurationError
+
+PEPPER = "p" * 32
+URL = "postgresql://app:hunter2@db:5432/holdfast"
+SET_URL = "set it to the URL of the application's role: postgresql://holdfast_app:PASSWORD@HOST:5432/holdfast"
+SET_PEPPER = "set it to at least 32 random characters (openssl rand -hex 32)"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("HOLDFAST_"):
+            monkeypatch.delenv(name)
+
+
+def complaint(kind: type[Settings]) -> str:
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings(kind)
+    assert "hunter2" not in "".join(traceback.format_exception(raised.value))
+    return str(raised.value)
+
+
+def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_DATABASE_URL", URL)
+    monkeypatch.setenv("HOLDFAST_KEY_PEPPER", PEPPER)
+    monkeypatch.setenv("HOLDFAST_TEMPORAL_UI_URL", "")
+    api = load_settings(ApiSettings)
+    assert api.environment == "production"
+    assert (api.api_host, api.api_port, api.agents) == ("127.0.0.1", 8000, Path("agents.yaml"))
+    assert api.temporal_ui_url is None
+    assert "hunter2" not in repr(api)
+    assert PEPPER not in repr(api)
+    worker = load_settings(WorkerSettings)
+    assert (worker.worker_max_activities, worker.worker_drain_s, worker.worker_health_port) == (200, 30, None)
+    assert not hasattr(worker, "key_pepper")
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg"])
+def test_the_driver_is_added_to_a_plain_url(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setenv("HOLDFAST_DATABASE_URL", f"{scheme}://app:pw@db/holdfast")
+    settings = load_settings(WorkerSettings)
+    assert settings.database_url.get_secret_value() == "postgresql+asyncpg://app:pw@db/holdfast"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (
+            ApiSettings,
+            [f"HOLDFAST_DATABASE_URL: is not set; {SET_URL}", f"HOLDFAST_KEY_PEPPER: is not set; {SET_PEPPER}"],
+        ),
+        (WorkerSettings, [f"HOLDFAST_DATABASE_URL: is not set; {SET_URL}"]),
+        (
+            MigrateSettings,
+            [
+                f"HOLDFAST_DATABASE_URL: is not set; {SET_URL}",
+                "HOLDFAST_DATABASE_OWNER_URL: is not set; set it to the URL of the role that owns the tables: "
+                "postgresql://holdfast_owner:PASSWORD@HOST:5432/holdfast",
+            ],
+        ),
+    ],
+)
+def test_each_process_asks_for_what_it_needs(kind: type[Settings], expected: list[str]) -> None:
+    assert complaint(kind).splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("KEY_PEPPER", "hunter2", f"must have at least 32 characters; {SET_PEPPER}"),
+        ("DATABASE_URL", "mysql://app:hunter2@db", f"is not a PostgreSQL URL; {SET_URL}"),
+        ("DATABASE_URL", "hunter2", f"is not a PostgreSQL URL; {SET_URL}"),
+        ("API_PORT", "http", "must be a whole number; set it to the port to listen on"),
+        ("API_PORT", "70000", "must be at most 65535; set it to the port to listen on"),
+        ("ENVIRONMENT", "prod", "must be 'dev' or 'production'; set it to dev or production"),
+        ("KEY_PEPPER_FILE", "pepper", "is set, and so is HOLDFAST_KEY_PEPPER_FILE; unset one of them"),
+    ],
+)
+def test_a_wrong_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, expected: str) -> None:
+    monkeypatch.setenv("HOLDFAST_DATABASE_URL", URL)
+    monkeypatch.setenv("HOLDFAST_KEY_PEPPER", PEPPER)
+    monkeypatch.setenv(f"HOLDFAST_{variable}", value)
+    assert complaint(ApiSettings) == f"HOLDFAST_{variable.removesuffix('_FILE')}: {expected}"
+
+
+def test_secrets_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "pepper").write_text(f"{PEPPER}\n", encoding="utf-8")
+    monkeypatch.setenv("HOLDFAST_DATABASE_URL", URL)
+    monkeypatch.setenv("HOLDFAST_KEY_PEPPER_FILE", str(tmp_path / "pepper"))
+    assert load_settings(ApiSettings).key_pepper.get_secret_value() == PEPPER
+    monkeypatch.setenv("HOLDFAST_KEY_PEPPER_FILE", "missing")
+    assert complaint(ApiSettings) == "HOLDFAST_KEY_PEPPER_FILE: missing can't be read: No such file or directory"

@@ -1,0 +1,115 @@
+"""The composition root of the worker: settings in, activities and a Temporal worker out, on one page."""
+
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import Client
+from temporalio.worker import PollerBehaviorAutoscaling, Worker
+
+from activities.catalogue import AgentCatalogue
+from activities.confirmations import ConfirmationActivities
+from activities.model import ModelActivities
+from activities.tools import ToolActivities
+from activities.turn import TurnActivities
+from holdfast.config import agents_yaml
+from holdfast.config.models_yaml import ModelsFile, load_models
+from holdfast.config.settings import WorkerSettings
+from holdfast.llm.pool import ModelPool
+from holdfast.store.engine import Database, create_engine
+from holdfast.temporal import client
+from holdfast.temporal.client import MessageWorkflows
+from holdfast.tools.registry import ToolRegistry
+from holdfast.tools.run import ToolRunner
+from worker.sandbox import sandboxed_runner
+from workflows.message import MessageWorkflow
+
+log = logging.getLogger(__name__)
+
+#: After a worker's SIGKILL its cached runs wait this long for it before another takes them over. The default is 10 s.
+_STICKY_TIMEOUT = timedelta(seconds=2)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A worker ready to run, and what its health check asks."""
+
+    worker: Worker
+    database: Database
+
+
+@asynccontextmanager
+async def wire(settings: WorkerSettings) -> AsyncIterator[Parts]:
+    """Read the configuration, connect, and build the worker.
+
+    Raises:
+        ConfigurationError: a file or variable is wrong, or the database's role is not bound by row-level security.
+        Unavailable: the database or Temporal does not answer.
+    """
+    file = agents_yaml.load_agents(settings.agents)
+    models = load_models(file.models_path, os.environ, allow_demo=settings.environment == "dev")
+    agents_yaml.check_aliases(file, models.aliases, models.unusable)
+    tools = ToolRegistry.from_modules(file.tool_modules)
+    _warn(models, agents_yaml.warnings(file, tools.names))
+    database = Database(create_engine(settings.database_url.get_secret_value(), settings.database_pool_size))
+    runner = ToolRunner(settings.worker_max_activities)
+    try:
+        await database.check_role()
+        temporal = await client.connect()
+        pool = ModelPool(models.for_router(), models.router_settings, models.litellm_settings)
+        activities = _activities(settings, database, temporal, pool, tools, runner)
+        yield Parts(_worker(settings, temporal, activities), database)
+    finally:
+        runner.close()
+        await database.close()
+
+
+def _activities(
+    settings: WorkerSettings,
+    database: Database,
+    temporal: Client,
+    pool: ModelPool,
+    tools: ToolRegistry,
+    runner: ToolRunner,
+) -> Sequence[Callable[..., Any]]:
+    catalogue = AgentCatalogue(database)
+    turn = TurnActivities(database, catalogue, MessageWorkflows(temporal, settings.task_queue))
+    confirmations = ConfirmationActivities(database, catalogue)
+    return [
+        turn.begin_turn,
+        turn.reclaim_turn,
+        turn.finish_turn,
+        ModelActivities(database, catalogue, pool, tools).call_model,
+        ToolActivities(database, tools, runner).execute_tool,
+        confirmations.request_confirmation,
+        confirmations.check_confirmation,
+    ]
+
+
+def _worker(settings: WorkerSettings, temporal: Client, activities: Sequence[Callable[..., Any]]) -> Worker:
+    return Worker(
+        temporal,
+        task_queue=settings.task_queue,
+        workflows=[MessageWorkflow],
+        activities=activities,
+        workflow_runner=sandboxed_runner(),
+        max_cached_workflows=settings.worker_max_cached_workflows,
+        max_concurrent_activities=settings.worker_max_activities,
+        max_concurrent_local_activities=settings.worker_max_activities,
+        workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
+        activity_task_poller_behavior=PollerBehaviorAutoscaling(),
+        sticky_queue_schedule_to_start_timeout=_STICKY_TIMEOUT,
+        # The default, zero, would cancel running activities at once and run them again elsewhere.
+        graceful_shutdown_timeout=timedelta(seconds=settings.worker_drain_s),
+    )
+
+
+def _warn(models: ModelsFile, about_agents: list[str]) -> None:
+    for left_out in models.left_out:
+        log.info("%s: %s is left out, since %s is not set", left_out.alias, left_out.model, left_out.variable)
+    for warning in (*models.warnings, *about_agents):
+        log.warning("%s", warning)

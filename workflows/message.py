@@ -1,0 +1,164 @@
+"""MessageWorkflow: one message, from its turn to its reply.
+
+It decides only: what a step needs and what it brings stands in PostgreSQL, by id. Its history grows by a constant per
+model call, whatever the length of the conversation.
+"""
+
+import asyncio
+from datetime import timedelta
+
+from holdfast.domain.confirmations import ConfirmationStatus
+from holdfast.domain.steps import CallRef, Ending, Finish, MessageInput, ModelStep, NextAct, ProposedCall, RunRef, Turn
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
+
+from workflows import names, stubs
+from workflows.confirmation import Decisions
+
+_RUN_STATE = SearchAttributeKey.for_keyword(names.RUN_STATE)
+_PENDING_TOOL = SearchAttributeKey.for_keyword(names.PENDING_TOOL)
+
+#: How long to wait for the turn before looking whether the runs in front are still alive; doubled up to the longest.
+_FIRST_LOOK = timedelta(seconds=10)
+_LONGEST_LOOK = timedelta(minutes=5)
+
+_STATE_AT_END = {Ending.UNEXPECTED_ERROR: "failed", Ending.CANCELLED: "cancelled"}
+
+
+@workflow.defn(name=names.WORKFLOW)
+class MessageWorkflow:
+    """Handles one message. Its id is `{tenant}:{agent}:{message}`."""
+
+    @workflow.init
+    def __init__(self, message: MessageInput) -> None:
+        # Signals may be handled before `run` begins, so what they touch is made here.
+        self._message = message
+        self._run = RunRef(message.tenant_id, message.run_id)
+        self._decisions = Decisions()
+        self._turn_freed = False
+        self._waiting_for: list[str] = []
+        self._steps_answered = 0
+
+    @workflow.run
+    async def run(self, message: MessageInput) -> str:
+        """Answers with how the run ended."""
+        try:
+            ending = await self._answer()
+        except Exception as error:
+            if is_cancelled_exception(error):
+                return await self._finish(Ending.CANCELLED)
+            await self._fail(error)
+            raise ApplicationError(f"the run ended by an unexpected error: {error!r}", non_retryable=True) from error
+        except asyncio.CancelledError:
+            return await self._finish(Ending.CANCELLED)
+        return await self._finish(ending)
+
+    @workflow.signal(name=names.DECIDED)
+    def decided(self, confirmation_id: str) -> None:
+        """Wakes the wait for a confirmation. Decides nothing: what was decided is read from PostgreSQL."""
+        self._decisions.wake(confirmation_id)
+
+    @workflow.signal(name=names.TURN_FREED)
+    def turn_freed(self) -> None:
+        """Wakes the wait for the conversation's turn."""
+        self._turn_freed = True
+
+    async def _answer(self) -> Ending:
+        turn = await self._take_turn()
+        for step in range(1, turn.max_steps + 1):
+            is_last = step == turn.max_steps
+            try:
+                answer = await stubs.call_model(
+                    ModelStep(self._run.tenant_id, self._run.run_id, step, last=is_last), turn.model
+                )
+            except ActivityError as error:
+                if _is_exhausted(error):
+                    return Ending.MODELS_EXHAUSTED
+                raise
+            self._steps_answered = step
+            if not answer.calls:
+                return Ending.REPLIED
+            await asyncio.gather(*(self._handle(call) for call in answer.calls))
+        return Ending.OUT_OF_STEPS
+
+    async def _take_turn(self) -> Turn:
+        turn = await stubs.begin_turn(self._run)
+        if turn.taken:
+            return turn
+        self._show_state("queued")
+        patience = _FIRST_LOOK
+        while not turn.taken:
+            await self._wait_for_turn(patience)
+            turn = await stubs.begin_turn(self._run)
+            patience = min(patience * 2, _LONGEST_LOOK)
+        self._show_state("running")
+        return turn
+
+    async def _wait_for_turn(self, patience: timedelta) -> None:
+        try:
+            await workflow.wait_condition(
+                lambda: self._turn_freed, timeout=patience, timeout_summary="the turn, then look who holds it"
+            )
+        except TimeoutError:
+            # A run that was terminated from outside frees no turn and wakes nobody.
+            await stubs.reclaim_turn(self._run)
+        self._turn_freed = False
+
+    async def _handle(self, call: ProposedCall) -> None:
+        if call.act is NextAct.SKIP:
+            return
+        reference = CallRef(self._run.tenant_id, self._run.run_id, call.tool_call_id)
+        if call.act is NextAct.CONFIRM and not await self._is_confirmed(reference, call.tool):
+            return
+        await stubs.execute_tool(reference, call.tool, timedelta(seconds=call.timeout_s))
+
+    async def _is_confirmed(self, call: CallRef, tool: str) -> bool:
+        requested = await stubs.request_confirmation(call, tool)
+        self._waiting_for.append(tool)
+        self._show_waiting()
+        status = await self._decisions.wait_for(call, tool, requested)
+        self._waiting_for.remove(tool)
+        self._show_waiting()
+        return status is ConfirmationStatus.APPROVED
+
+    async def _finish(self, ending: Ending) -> str:
+        # In a task of its own, so that a cancellation, also one that comes now, leaves no turn held.
+        finish = Finish(self._run.tenant_id, self._run.run_id, ending, self._steps_answered)
+        passed = await asyncio.shield(asyncio.ensure_future(stubs.finish_turn(finish)))
+        self._show_state(_STATE_AT_END.get(ending, "completed"))
+        if passed.next_workflow_id is not None:
+            await self._wake(passed.next_workflow_id)
+        return ending.value
+
+    async def _wake(self, workflow_id: str) -> None:
+        try:
+            await workflow.get_external_workflow_handle(workflow_id).signal(names.TURN_FREED)
+        except FailureError:
+            # Not started yet, or gone: it looks for itself when it runs.
+            workflow.logger.info("the next run of the conversation could not be woken")
+
+    async def _fail(self, error: Exception) -> None:
+        workflow.logger.error("run %s ended by an unexpected error: %r", self._run.run_id, error)
+        await self._finish(Ending.UNEXPECTED_ERROR)
+
+    def _show_waiting(self) -> None:
+        if self._waiting_for:
+            self._show_state("requires_confirmation", self._waiting_for[0])
+        else:
+            self._show_state("running")
+
+    def _show_state(self, state: str, pending_tool: str | None = None) -> None:
+        """For the person who opens the Temporal UI; each change costs one event."""
+        updates = [_RUN_STATE.value_set(state)]
+        if pending_tool is not None:
+            updates.append(_PENDING_TOOL.value_set(pending_tool))
+            workflow.set_current_details(f"waits for a person to confirm {pending_tool}")
+        elif state == "running":
+            updates.append(_PENDING_TOOL.value_unset())
+            workflow.set_current_details("")
+        workflow.upsert_search_attributes(updates)
+
+
+def _is_exhausted(error: ActivityError) -> bool:
+    return isinstance(error.cause, ApplicationError) and error.cause.type == stubs.MODELS_EXHAUSTED

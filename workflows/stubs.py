@@ -1,0 +1,139 @@
+"""The activities as workflows see them: one typed function each, which owns its name, timeouts, retries and summary.
+
+Local activities are short steps on the database: they cost no round trip to the server and no event but a marker.
+Regular ones can be slow or fail outside: they heartbeat, and run again elsewhere when their worker dies.
+
+The activities themselves are called by name, since importing them would bring the database and the models into the
+sandbox. A test compares each stub's name and types with the activity that is registered.
+"""
+
+from datetime import timedelta
+
+from holdfast.domain.steps import (
+    CallRef,
+    ConfirmationCheck,
+    ConfirmationOutcome,
+    ConfirmationRequested,
+    Finish,
+    ModelAnswer,
+    ModelStep,
+    RunRef,
+    ToolOutcome,
+    Turn,
+    TurnPassed,
+)
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+
+#: A database step takes milliseconds; one that does not is tried again, until the database is back.
+_DATABASE_STEP = timedelta(seconds=10)
+_UNTIL_IT_WORKS = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10), backoff_coefficient=2
+)
+
+#: A worker that died is noticed within this time, and the step begins again elsewhere.
+HEARTBEAT_TIMEOUT = timedelta(seconds=5)
+
+#: What the slowest attempt at a model call may take: the agent's patience ends it before.
+_MODEL_ATTEMPT = timedelta(hours=1)
+_MODEL_RETRIES = RetryPolicy(
+    initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=15), backoff_coefficient=2
+)
+
+#: What reserving and settling may add to a tool's own timeout. Long: a result is held until the database takes it.
+_AROUND_A_TOOL = timedelta(minutes=10)
+
+#: Type of error with which `call_model` says that the agent's patience has run out.
+MODELS_EXHAUSTED = "ModelsExhausted"
+
+
+async def begin_turn(run: RunRef) -> Turn:
+    """Take the conversation's turn, or learn that an earlier run has it."""
+    turn: Turn = await workflow.execute_local_activity(
+        "begin_turn",
+        run,
+        result_type=Turn,
+        start_to_close_timeout=_DATABASE_STEP,
+        retry_policy=_UNTIL_IT_WORKS,
+        summary="take the conversation's turn",
+    )
+    return turn
+
+
+async def reclaim_turn(run: RunRef) -> None:
+    """End the runs in front of this one whose workflows were terminated from outside."""
+    await workflow.execute_activity(
+        "reclaim_turn",
+        run,
+        result_type=type(None),
+        start_to_close_timeout=timedelta(seconds=30),
+        retry_policy=_UNTIL_IT_WORKS,
+        summary="look whether the runs in front are still alive",
+    )
+
+
+async def call_model(step: ModelStep, alias: str) -> ModelAnswer:
+    """Ask the model. Raises an ActivityError of type `MODELS_EXHAUSTED` when the agent's patience has run out."""
+    answer: ModelAnswer = await workflow.execute_activity(
+        "call_model",
+        step,
+        result_type=ModelAnswer,
+        start_to_close_timeout=_MODEL_ATTEMPT,
+        heartbeat_timeout=HEARTBEAT_TIMEOUT,
+        retry_policy=_MODEL_RETRIES,
+        summary=f"model {alias}, step {step.step}",
+    )
+    return answer
+
+
+async def request_confirmation(call: CallRef, tool: str) -> ConfirmationRequested:
+    """Ask for a person's confirmation of a call."""
+    requested: ConfirmationRequested = await workflow.execute_local_activity(
+        "request_confirmation",
+        call,
+        result_type=ConfirmationRequested,
+        start_to_close_timeout=_DATABASE_STEP,
+        retry_policy=_UNTIL_IT_WORKS,
+        summary=f"ask for confirmation of {tool}",
+    )
+    return requested
+
+
+async def check_confirmation(check: ConfirmationCheck, tool: str) -> ConfirmationOutcome:
+    """Read what became of a confirmation, and expire it if its deadline has passed."""
+    outcome: ConfirmationOutcome = await workflow.execute_local_activity(
+        "check_confirmation",
+        check,
+        result_type=ConfirmationOutcome,
+        start_to_close_timeout=_DATABASE_STEP,
+        retry_policy=_UNTIL_IT_WORKS,
+        summary=f"read the decision on {tool}",
+    )
+    return outcome
+
+
+async def execute_tool(call: CallRef, tool: str, timeout: timedelta) -> ToolOutcome:
+    """Reserve a call in the ledger, run it, settle it."""
+    outcome: ToolOutcome = await workflow.execute_activity(
+        "execute_tool",
+        call,
+        result_type=ToolOutcome,
+        start_to_close_timeout=timeout + _AROUND_A_TOOL,
+        heartbeat_timeout=HEARTBEAT_TIMEOUT,
+        retry_policy=_UNTIL_IT_WORKS,
+        summary=f"run {tool}",
+    )
+    return outcome
+
+
+async def finish_turn(finish: Finish) -> TurnPassed:
+    """Store the reply, end the run, free the turn."""
+    passed: TurnPassed = await workflow.execute_local_activity(
+        "finish_turn",
+        finish,
+        result_type=TurnPassed,
+        start_to_close_timeout=_DATABASE_STEP,
+        retry_policy=_UNTIL_IT_WORKS,
+        summary=f"finish: {finish.ending}",
+    )
+    return passed
