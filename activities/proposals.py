@@ -1,4 +1,4 @@
-"""From what a model asked for to a line in the ledger: is there such a tool, do the arguments fit, what says the policy?
+"""From what a model asked for to a line in the ledger: is there such a tool, do the arguments fit, what is the policy?
 
 All of it is settled before any person is asked: nobody confirms a call that could not run.
 """

@@ -1,7 +1,7 @@
 """Executing a tool call: reserve it in the ledger, run it, settle it.
 
-The danger is the time between the reservation and the outcome. If this process dies there, the effect may have happened,
-and the next attempt finds the call `dispatched` with no result. Then:
+The danger is the time between the reservation and the outcome. If this process dies there, the effect may have
+happened, and the next attempt finds the call `dispatched` with no result. Then:
 
 - a tool that only reads, or is idempotent (`natural`, or `key` with the same key), runs again;
 - any other becomes `ambiguous`: it is not run, and the model is told that the outcome is unknown.

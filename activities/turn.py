@@ -13,7 +13,7 @@ from holdfast.temporal.client import MessageWorkflows
 #: What the user reads when a run can't end as it should. Polite, true, and without an inside view.
 _APOLOGIES = {
     Ending.MODELS_EXHAUSTED: "I'm sorry, I can't answer right now. Please try again in a few minutes.",
-    Ending.OUT_OF_STEPS: "I'm sorry, I couldn't finish this within the steps I may take. Please ask for a smaller part of it.",
+    Ending.OUT_OF_STEPS: "I'm sorry, this took more steps than I may take. Please ask for a smaller part of it.",
     Ending.UNEXPECTED_ERROR: "I'm sorry, something went wrong on our side, and this message could not be handled.",
 }
 

@@ -22,9 +22,11 @@ async def run(settings: WorkerSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with wiring.wire(settings) as parts:
-        async with health.serving(settings.worker_health_port, parts.worker, parts.database):
-            async with parts.worker:
-                log.info("working on task queue %s", settings.task_queue)
-                await stop.wait()
-                log.info("draining: running activities have %g s to end", settings.worker_drain_s)
+    async with (
+        wiring.wire(settings) as parts,
+        health.serving(settings.worker_health_port, parts.worker, parts.database),
+        parts.worker,
+    ):
+        log.info("working on task queue %s", settings.task_queue)
+        await stop.wait()
+        log.info("draining: running activities have %g s to end", settings.worker_drain_s)

@@ -1,6 +1,7 @@
 """The workflow sandbox: what is passed through it, and why.
 
-Each run imports its workflow's modules afresh, which costs milliseconds of CPU. What is passed through is imported once:
+Each run imports its workflow's modules afresh, which costs milliseconds of CPU. What is passed through is imported
+once:
 our data types and stubs, which hold no state, and pydantic, which is the same for all. Everything else that a workflow
 came to import by mistake raises, instead of slowing each run down unseen.
 """
@@ -12,6 +13,7 @@ _PASSED_THROUGH = (
     "holdfast.domain",
     "workflows.stubs",
     "workflows.names",
+    "workflows.confirmation",
     "pydantic",
     "pydantic_core",
     "annotated_types",

@@ -2,7 +2,7 @@
 
 WORKFLOW = "MessageWorkflow"
 
-#: Signals: `decided` carries a confirmation's id, `turn_freed` nothing. Both only wake; what was decided is in PostgreSQL.
+#: Signals: `decided` carries a confirmation's id, `turn_freed` nothing. They only wake; what was decided is stored.
 DECIDED = "decided"
 TURN_FREED = "turn_freed"
 

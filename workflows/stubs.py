@@ -112,13 +112,13 @@ async def check_confirmation(check: ConfirmationCheck, tool: str) -> Confirmatio
     return outcome
 
 
-async def execute_tool(call: CallRef, tool: str, timeout: timedelta) -> ToolOutcome:
+async def execute_tool(call: CallRef, tool: str, allowed: timedelta) -> ToolOutcome:
     """Reserve a call in the ledger, run it, settle it."""
     outcome: ToolOutcome = await workflow.execute_activity(
         "execute_tool",
         call,
         result_type=ToolOutcome,
-        start_to_close_timeout=timeout + _AROUND_A_TOOL,
+        start_to_close_timeout=allowed + _AROUND_A_TOOL,
         heartbeat_timeout=HEARTBEAT_TIMEOUT,
         retry_policy=_UNTIL_IT_WORKS,
         summary=f"run {tool}",

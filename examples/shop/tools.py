@@ -1,6 +1,6 @@
 """The shop's tools: plain typed functions over a small table of orders in SQLite.
 
-Nothing of Holdfast has to be imported to write a tool. `tool` only says more about one: that looking up changes nothing.
+Nothing of Holdfast has to be imported to write a tool. `tool` only says more about one: that it changes nothing.
 """
 
 import os
@@ -12,7 +12,8 @@ from holdfast.domain.tools import tool
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS orders (
-  order_id INTEGER PRIMARY KEY, customer TEXT NOT NULL, item TEXT NOT NULL, total_usd TEXT NOT NULL, status TEXT NOT NULL
+  order_id INTEGER PRIMARY KEY, customer TEXT NOT NULL, item TEXT NOT NULL, total_usd TEXT NOT NULL,
+  status TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS refunds (
   idempotency_key TEXT PRIMARY KEY, order_id INTEGER NOT NULL REFERENCES orders, reason TEXT NOT NULL

@@ -59,7 +59,7 @@ class PastStep:
 
 @dataclass(frozen=True)
 class PastRun:
-    """One run of the transcript: what the user wrote, the steps that asked for tools, and the reply, if there is one."""
+    """One run of the transcript: what the user wrote, the steps that asked for tools, and the reply, if any."""
 
     user_text: str
     steps: tuple[PastStep, ...] = ()

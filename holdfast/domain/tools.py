@@ -56,7 +56,7 @@ TRANSITIONS: dict[ToolCallStatus, frozenset[ToolCallStatus]] = {
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a tool's author says about it; `idempotency` None means: `key` if it takes `idempotency_key`, else `none`."""
+    """What a tool's author says about it; `idempotency` None: `key` if it takes `idempotency_key`, else `none`."""
 
     effect: Effect = Effect.IRREVERSIBLE
     idempotency: Idempotency | None = None

@@ -25,7 +25,7 @@ MAX_KEY_CHARACTERS = 255
 
 @dataclass(frozen=True)
 class Accepted:
-    """A message that will be answered once. `is_new` False: this delivery is a repeat, and found the first one's run."""
+    """A message that will be answered once. `is_new` False: this delivery is a repeat, and found the first run."""
 
     message_id: str
     conversation_id: str

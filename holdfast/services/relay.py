@@ -1,7 +1,7 @@
 """The relay: says again to Temporal what was committed here and never heard there.
 
-A message is accepted, and a decision stored, by a commit; the word to Temporal follows, and may be lost with the process
-or with Temporal. The relay reads the outbox of every tenant (ids only) and repeats each word until it is acknowledged.
+A message is accepted, and a decision stored, by a commit; the word to Temporal follows, and may be lost with the
+process or with Temporal. The relay reads the outbox of every tenant (ids only) and repeats each word until it is heard.
 """
 
 import asyncio

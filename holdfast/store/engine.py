@@ -1,7 +1,7 @@
 """The tenant's transaction: the one way to the database.
 
 `SET` on a session would leak to whoever is handed the pooled connection next, so the tenant is set with
-`set_config(…, true)`, which ends with the transaction. A query outside of such a transaction fails in PostgreSQL itself.
+`set_config(…, true)`, which ends with the transaction. A query outside of one fails in PostgreSQL itself.
 """
 
 from collections.abc import AsyncIterator

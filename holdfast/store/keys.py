@@ -21,5 +21,5 @@ async def add(connection: AsyncConnection, tenant_id: str, key_id: str, key_hash
 
 
 async def find(connection: AsyncConnection, key_hash: bytes) -> Any | None:
-    """The key with this hash: tenant_id, key_id, key_hash, person. Needs the transaction `Database.key_lookup` opens."""
+    """The key with this hash: tenant_id, key_id, key_hash, person. Needs `Database.key_lookup`."""
     return (await connection.execute(select(api_keys).where(api_keys.c.key_hash == key_hash))).one_or_none()

@@ -1,6 +1,6 @@
 """The turn: one run at a time has a conversation, in order of arrival.
 
-Whoever asks for the turn locks the conversation's row first, so that of two runs asking at once one waits for the other.
+Whoever asks for the turn locks the conversation's row first: of two runs asking at once, one waits for the other.
 A run gets the turn when nobody has it and no earlier run of the conversation is open. `workflows/message.py` wakes the
 next run when one ends; that is a hint. The rule above decides.
 """

@@ -1,7 +1,7 @@
 """Waiting for a run to change, without polling: one listening connection a process, woken by PostgreSQL's NOTIFY.
 
-A notification says only which run changed. Whoever waits reads the row again, and reads it every second besides, so that
-a notification lost with its connection costs a second and nothing else.
+A notification says only which run changed. Whoever waits reads the row again, and reads it every second besides, so
+that a notification lost with its connection costs a second and nothing else.
 """
 
 import asyncio

@@ -24,7 +24,7 @@ from holdfast.domain.steps import MessageInput
 from holdfast.temporal.converter import DATA_CONVERTER
 from workflows import names
 
-#: How long a caller may be kept waiting for Temporal. What is accepted does not depend on it: the outbox keeps the word.
+#: How long a caller may be kept waiting for Temporal. Nothing is lost by it: the outbox keeps the word.
 PATIENCE = timedelta(seconds=1)
 
 # By default the client retries for ten seconds, whatever timeout a call is given.
