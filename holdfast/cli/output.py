@@ -7,6 +7,9 @@ from typing import Annotated, Any
 import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+#: The width of a table that goes to a file or a pipe, in columns.
+_PIPE_WIDTH = 240
+
 Limit = Annotated[int, typer.Option(help="How many at most.", min=1, max=100)]
 
 
@@ -26,11 +29,13 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
         return
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=True, overflow="ellipsis")
     for row in rows:
         # As plain text: what a model or a user wrote must not be taken for markup.
-        table.add_row(*(Text(str(cell)) for cell in row))
-    Console(soft_wrap=False).print(table)
+        table.add_row(*(Text(" ".join(str(cell).split())) for cell in row))
+    console = Console()
+    # A pipe has no width; what is cut for a terminal is whole for a program.
+    (console if console.is_terminal else Console(width=_PIPE_WIDTH)).print(table)
 
 
 def one_line(arguments: dict[str, Any] | None) -> str:

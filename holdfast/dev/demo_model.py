@@ -27,7 +27,9 @@ _QUOTED = re.compile(r"[\"“']([^\"”']+)[\"”']")
 _REASON = re.compile(r"\b(?:because|since|reason:?)\s+(.+)", re.IGNORECASE | re.DOTALL)
 _HUMAN = re.compile(r"\b(?:are you|you're|is this)\b.*\b(?:human|ai|bot|robot|person|machine|real)\b", re.IGNORECASE)
 
-_FILLERS = frozenset("a an and for i is it me my of on or please the this to was what with you your".split())
+_FILLERS = frozenset(
+    "a an and for i is it me my of on or please the this to was what with you your".split()  # noqa: SIM905 -- a list of words reads better as a sentence
+)
 
 
 def build_demo_model() -> Starlette:

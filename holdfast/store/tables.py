@@ -23,7 +23,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from holdfast.domain.confirmations import ConfirmationStatus
 from holdfast.domain.runs import RunStatus
@@ -174,7 +174,7 @@ tool_calls = Table(
     Column("position", Integer, nullable=False, comment="place within the step, from 0"),
     Column("tool", Text, nullable=False),
     Column("arguments_raw", Text, nullable=False, comment="as the model wrote them"),
-    Column("arguments", JSONB, comment="validated; null when they don't fit the schema"),
+    Column("arguments", JSON, comment="validated; null when they don't fit the schema"),
     Column("arguments_digest", Text),
     Column("status", Text, nullable=False),
     Column("effect", Text, nullable=False),
@@ -202,7 +202,8 @@ confirmations = Table(
     Column("conversation_id", Text, nullable=False),
     Column("agent", Text, nullable=False),
     Column("tool", Text, nullable=False),
-    Column("arguments", JSONB, nullable=False),
+    # JSON and not JSONB: a person is shown the arguments in the order of the tool's signature.
+    Column("arguments", JSON, nullable=False),
     Column("arguments_digest", Text, nullable=False),
     Column("rule", Text, nullable=False),
     Column("requested_by", Text, nullable=False),

@@ -222,7 +222,7 @@ def upgrade() -> None:
         sa.Column("arguments_raw", sa.Text(), nullable=False, comment="as the model wrote them"),
         sa.Column(
             "arguments",
-            postgresql.JSONB(astext_type=sa.Text()),
+            postgresql.JSON(astext_type=sa.Text()),
             nullable=True,
             comment="validated; null when they don't fit the schema",
         ),
@@ -258,7 +258,7 @@ def upgrade() -> None:
         sa.Column("conversation_id", sa.Text(), nullable=False),
         sa.Column("agent", sa.Text(), nullable=False),
         sa.Column("tool", sa.Text(), nullable=False),
-        sa.Column("arguments", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("arguments", postgresql.JSON(astext_type=sa.Text()), nullable=False),
         sa.Column("arguments_digest", sa.Text(), nullable=False),
         sa.Column("rule", sa.Text(), nullable=False),
         sa.Column("requested_by", sa.Text(), nullable=False),
