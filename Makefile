@@ -1,0 +1,50 @@
+# Needs Python 3.11+, make and a package index; gets everything else by itself.
+
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+BIN := .venv/bin
+
+help:  ## Say what each target does
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name says; do printf '%-10s %s\n' "$$name" "$$says"; done
+
+run: .venv/.run  ## Run it all on this machine: holdfast dev (options: make run ARGS="--port 9000")
+	@$(BIN)/holdfast dev $(ARGS)
+
+test: lint types  ## Everything CI runs: lint, types, then the tests on real servers (options: make test ARGS="-k refund")
+	@$(BIN)/pytest -n auto $(ARGS)
+
+lint: .venv/.test  ## Style, format and the import order
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/lint-imports --no-cache > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+
+format: .venv/.test  ## Mend what ruff can mend by itself
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+types: .venv/.test  ## mypy --strict
+	@$(BIN)/mypy --no-error-summary
+
+bench: .venv/.test  ## Measure speed, CPU, history and memory beside a floor without durability (options: ARGS=--quick)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+histories: .venv/.test  ## Record the histories that the replay tests replay; do it after a change to a workflow
+	@$(BIN)/pytest tests/replay --record-histories $(ARGS)
+
+clean:  ## Remove what the targets above made, and the state of `make run`
+	@rm -rf .venv .uv .holdfast .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/.run: pyproject.toml uv.lock | $(UV)
+	@$(UV) sync --quiet --locked --inexact --no-default-groups --extra dev
+	@touch $@
+
+.venv/.test: pyproject.toml uv.lock | $(UV)
+	@$(UV) sync --quiet --locked
+	@touch $@ .venv/.run
+
+.uv/bin/uv:
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed" >&2; exit 1; }
+	@python3 -m venv .uv || { echo "python3 -m venv does not work here; install uv (https://docs.astral.sh/uv) or your system's package python3-venv" >&2; exit 1; }
+	@.uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+
+.PHONY: help run test lint format types bench histories clean
+.DEFAULT_GOAL := help
