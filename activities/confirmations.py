@@ -76,5 +76,4 @@ class ConfirmationActivities:
                 status = found.status if found else confirmation.status
             if status is not ConfirmationStatus.PENDING:
                 await outbox.heard_decision(connection, tenant_id, check.run_id, confirmation_id)
-                await confirmations.mark_run_going_on(connection, tenant_id, check.run_id)
         return ConfirmationOutcome(status)

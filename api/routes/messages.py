@@ -41,7 +41,12 @@ class AcceptedShape(BaseModel):
     accepted: bool
 
 
-@router.post("/messages", status_code=202, response_model=AcceptedShape, responses={200: {"model": RunShape}})
+@router.post(
+    "/messages",
+    status_code=202,
+    response_model=None,
+    responses={200: {"model": RunShape}, 202: {"model": AcceptedShape}},
+)
 async def send_message(
     request: Request,
     response: Response,
@@ -49,7 +54,7 @@ async def send_message(
     body: MessageBody,
     idempotency_key: Annotated[str | None, Header()] = None,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="seconds to wait for the reply")] = 0,
-) -> Any:
+) -> AcceptedShape | RunShape:
     """Accept a message: 202 once it is stored, or, with `?wait=`, 200 with the run when it has ended by then.
 
     A run that needs a person's confirmation is answered with 202 at once.

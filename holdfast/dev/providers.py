@@ -1,13 +1,11 @@
 """Which models `holdfast dev` can use: a provider whose key is set, Ollama on its usual port, or the demo model."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-
-import uvicorn
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from holdfast.dev.demo_model import build_demo_model
-from holdfast.dev.ports import free_port, is_listening
+from holdfast.dev.ports import is_listening
+from holdfast.dev.serving import serving
 
 _KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
 _OLLAMA_PORT = 11434
@@ -26,20 +24,5 @@ def found_providers(environ: Mapping[str, str]) -> tuple[list[str], dict[str, st
 @asynccontextmanager
 async def demo_model() -> AsyncIterator[str]:
     """Serve the demo model while the block runs; gives the base URL of its OpenAI-compatible API."""
-    port = free_port()
-    config = uvicorn.Config(build_demo_model(), host="127.0.0.1", port=port, log_config=None, access_log=False)
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve(), name="demo model")
-    try:
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.should_exit = True
-        await serving
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals alone: Ctrl-C is for the process that serves this beside its other work."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    async with serving(build_demo_model()) as url:
+        yield f"{url}/v1"

@@ -137,7 +137,7 @@ async def settle_call(
     person: str | None,
     reason: str | None,
 ) -> None:
-    """Carry what was decided over to the tool call, with what the model is told of it, and on record."""
+    """Carry what was decided over to the tool call, with what the model is told of it, to the run, and on record."""
     await tool_calls.move(
         connection,
         tenant_id,
@@ -146,6 +146,7 @@ async def settle_call(
         to=_CALL_STATUS[status],
         error=_what_the_model_is_told(status, reason),
     )
+    await confirmations.mark_run_going_on(connection, tenant_id, confirmation.run_id)
     entry = audit.Entry(
         kind="confirmation",
         outcome=status,

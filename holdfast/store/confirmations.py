@@ -45,6 +45,10 @@ SELECT deadline <= clock_timestamp() FROM confirmations
 WHERE tenant_id = :tenant_id AND confirmation_id = :confirmation_id
 """)
 
+# Whether the run waits depends on other confirmations of it, which other transactions may be changing: each locks the
+# run first, in a statement of its own, so that the next statement sees what the one before has committed.
+_LOCK_RUN = text("SELECT FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id FOR UPDATE")
+
 # Whoever waits for the reply learns that a person is asked first.
 _MARK_WAITING = text("""
 WITH waiting AS (
@@ -118,12 +122,16 @@ async def is_overdue(connection: AsyncConnection, tenant_id: str, confirmation_i
 
 async def mark_run_waiting(connection: AsyncConnection, tenant_id: str, run_id: str) -> None:
     """The run waits for a person."""
-    await connection.execute(_MARK_WAITING, {"tenant_id": tenant_id, "run_id": run_id})
+    of_run = {"tenant_id": tenant_id, "run_id": run_id}
+    await connection.execute(_LOCK_RUN, of_run)
+    await connection.execute(_MARK_WAITING, of_run)
 
 
 async def mark_run_going_on(connection: AsyncConnection, tenant_id: str, run_id: str) -> None:
     """The run goes on, unless another of its confirmations is pending."""
-    await connection.execute(_MARK_RUNNING_AGAIN, {"tenant_id": tenant_id, "run_id": run_id})
+    of_run = {"tenant_id": tenant_id, "run_id": run_id}
+    await connection.execute(_LOCK_RUN, of_run)
+    await connection.execute(_MARK_RUNNING_AGAIN, of_run)
 
 
 async def workflow_of(connection: AsyncConnection, tenant_id: str, confirmation_id: str) -> str:

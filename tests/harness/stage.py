@@ -1,0 +1,123 @@
+"""The whole application in this process, on the session's real servers: the API over HTTP, the worker, the provider."""
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+from pydantic import SecretStr
+from sqlalchemy import make_url
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from api.app import create_app
+from holdfast.config import agents_yaml
+from holdfast.config.settings import ApiSettings, WorkerSettings
+from holdfast.dev.serving import serving
+from holdfast.domain.ids import workflow_id
+from holdfast.services.agents import Agents
+from holdfast.services.keys import Keys
+from holdfast.store.engine import Database, create_engine
+from holdfast.temporal.client import connect
+from holdfast.testing.provider import ScriptedProvider
+from tests.harness.caller import Caller
+from tests.harness.servers import APP_ROLE, Servers
+from worker import wiring
+
+AGENTS = Path("tests/agents/agents.yaml").resolve()
+PEPPER = "pepper-of-the-tests-" + "0" * 32
+
+_OPEN_RUNS = """
+SELECT agent, message_id FROM runs
+WHERE tenant_id = $1 AND status NOT IN ('completed', 'failed', 'cancelled')
+"""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a test can reach. `database_url` is the application role's; `owner_url` sees every tenant's rows."""
+
+    url: str
+    database: Database
+    database_url: str
+    owner_url: str
+    temporal: Client
+    task_queue: str
+    provider: ScriptedProvider
+    callers: list[Caller] = field(default_factory=list)
+
+    async def caller(self, tenant_id: str, person: str = "ada") -> Caller:
+        """A caller with a key of a tenant, which is made with every agent of the tests if it is new."""
+        key = await Keys(self.database, PEPPER).create(tenant_id, person)
+        for spec in agents_yaml.load_agents(AGENTS).agents:
+            await Agents(self.database).apply(tenant_id, spec)
+        self.callers.append(Caller(self.url, key, tenant_id, person))
+        return self.callers[-1]
+
+    async def dismiss_callers(self) -> None:
+        """Close the callers' connections, and terminate the runs that they leave."""
+        for tenant_id in {caller.tenant_id for caller in self.callers}:
+            await self._terminate_open_runs(tenant_id)
+        while self.callers:
+            await self.callers.pop().http.aclose()
+
+    async def rows(self, query: str, *values: object) -> list[asyncpg.Record]:
+        """Rows as the owner sees them, whoever's they are."""
+        connection = await asyncpg.connect(make_url(self.owner_url).set(drivername="postgresql").render_as_string())
+        try:
+            return list(await connection.fetch(query, *values))
+        finally:
+            await connection.close()
+
+    async def _terminate_open_runs(self, tenant_id: str) -> None:
+        # One that went on would take the next test's scripted replies.
+        for run in await self.rows(_OPEN_RUNS, tenant_id):
+            workflow = workflow_id(tenant_id, run["agent"], run["message_id"])
+            with contextlib.suppress(RPCError):
+                await self.temporal.get_workflow_handle(workflow).terminate("the test is over")
+
+
+def api_settings(database_url: str, task_queue: str) -> ApiSettings:
+    """Settings of an API of the tests."""
+    return ApiSettings(
+        environment="dev",
+        database_url=SecretStr(database_url),
+        key_pepper=SecretStr(PEPPER),
+        agents=AGENTS,
+        task_queue=task_queue,
+        temporal_ui_url="http://temporal.test",
+    )
+
+
+def worker_settings(database_url: str, task_queue: str) -> WorkerSettings:
+    """Settings of a worker of the tests."""
+    return WorkerSettings(
+        environment="dev",
+        database_url=SecretStr(database_url),
+        agents=AGENTS,
+        task_queue=task_queue,
+        worker_drain_s=0,
+    )
+
+
+@asynccontextmanager
+async def playing(servers: Servers, provider: ScriptedProvider, name: str) -> AsyncIterator[Stage]:
+    """Everything runs while the block does, on a database and a task queue called `name`."""
+    await servers.create_database(name)
+    os.environ["TEMPORAL_ADDRESS"] = servers.temporal_address
+    database_url = servers.database_url(name, APP_ROLE)
+    database = Database(create_engine(database_url, pool_size=5))
+    app = create_app(api_settings(database_url, name))
+    try:
+        async with (
+            wiring.wire(worker_settings(database_url, name)) as parts,
+            parts.worker,
+            serving(app) as url,
+        ):
+            owner_url = servers.database_url(name)
+            yield Stage(url, database, database_url, owner_url, await connect(), name, provider)
+    finally:
+        await database.close()
