@@ -1,5 +1,6 @@
 """Taking a conversation's turn, and giving it back with a reply."""
 
+from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
 from activities.catalogue import AgentCatalogue
@@ -12,10 +13,14 @@ from holdfast.temporal.client import MessageWorkflows
 
 #: What the user reads when a run can't end as it should. Polite, true, and without an inside view.
 _APOLOGIES = {
+    Ending.REPLIED: "I'm sorry, I found nothing to say to that. Please try to put it differently.",
     Ending.MODELS_EXHAUSTED: "I'm sorry, I can't answer right now. Please try again in a few minutes.",
     Ending.OUT_OF_STEPS: "I'm sorry, this took more steps than I may take. Please ask for a smaller part of it.",
     Ending.UNEXPECTED_ERROR: "I'm sorry, something went wrong on our side, and this message could not be handled.",
 }
+
+#: What `run.error` says where the ending's own name would mislead.
+_ERRORS = {Ending.REPLIED: "empty_answer"}
 
 _STATUS = {
     Ending.REPLIED: RunStatus.COMPLETED,
@@ -59,18 +64,17 @@ class TurnActivities:
         """Store the reply, end the run and free the turn, in one transaction; done again, it changes nothing."""
         status = _STATUS[finish.ending]
         async with self._database.tenant(finish.tenant_id) as connection:
-            degraded = finish.ending in (Ending.MODELS_EXHAUSTED, Ending.OUT_OF_STEPS)
-            if finish.ending is Ending.REPLIED:
-                last = await steps.find(connection, finish.tenant_id, finish.run_id, finish.steps)
-                reply, degraded = (last.text if last else ""), last is None or not last.text
-            else:
-                reply = ""
-            reply = reply or _APOLOGIES.get(finish.ending, "")
-            if reply:
+            said = await _said(connection, finish)
+            reply = said or _APOLOGIES.get(finish.ending)
+            if reply is not None:
                 await messages.store_reply(connection, finish.tenant_id, finish.run_id, new_message_id(), reply)
-            error = None if finish.ending is Ending.REPLIED else finish.ending.value
             following = await turns.end(
-                connection, finish.tenant_id, finish.run_id, status=status, degraded=degraded, error=error
+                connection,
+                finish.tenant_id,
+                finish.run_id,
+                status=status,
+                degraded=not said and status is RunStatus.COMPLETED,
+                error=None if said else _ERRORS.get(finish.ending, finish.ending.value),
             )
         return TurnPassed(next_workflow_id=following)
 
@@ -81,3 +85,11 @@ class TurnActivities:
             )
             entry = audit.Entry(kind="run", outcome=RunStatus.FAILED, run_id=run_id, detail="terminated from outside")
             await audit.append(connection, tenant_id, entry)
+
+
+async def _said(connection: AsyncConnection, finish: Finish) -> str:
+    """The model's own last words; empty when the run ended without any."""
+    if finish.ending is not Ending.REPLIED:
+        return ""
+    last = await steps.find(connection, finish.tenant_id, finish.run_id, finish.steps)
+    return last.text.strip() and last.text if last else ""

@@ -20,7 +20,7 @@ _RUN_STATE = SearchAttributeKey.for_keyword(names.RUN_STATE)
 _PENDING_TOOL = SearchAttributeKey.for_keyword(names.PENDING_TOOL)
 
 #: How long to wait for the turn before looking whether the runs in front are still alive; doubled up to the longest.
-_FIRST_LOOK = timedelta(seconds=10)
+_FIRST_LOOK = timedelta(seconds=5)
 _LONGEST_LOOK = timedelta(minutes=5)
 
 _STATE_AT_END = {Ending.UNEXPECTED_ERROR: "failed", Ending.CANCELLED: "cancelled"}

@@ -4,6 +4,7 @@ One layer retries. The Router moves between deployments and on to the fallback a
 (`num_retries=0`: it would sleep its backoff in place, even after the last attempt); Temporal retries the step.
 """
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ from holdfast.domain.messages import ChatMessage, RequestedToolCall
 #: Seconds that one provider call may take, unless `router_settings.timeout` or the deployment says otherwise.
 #: LiteLLM's own default is 6,000.
 DEFAULT_TIMEOUT_S = 60.0
+
+#: The 4xx that blame the moment, not the request: timeout, conflict, too early, too many.
+_WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429})
 
 
 @dataclass(frozen=True)
@@ -89,17 +93,10 @@ class ModelPool:
         )
 
     def _classify(self, alias: str, error: Exception) -> ModelsUnavailable | ModelRequestRefused:
-        refused = (
-            self._litellm.BadRequestError,
-            self._litellm.AuthenticationError,
-            self._litellm.PermissionDeniedError,
-            self._litellm.NotFoundError,
-            self._litellm.UnprocessableEntityError,
-        )
         # The error's text may quote the prompt, or part of a key; its type and status may not.
         status = getattr(error, "status_code", None)
         described = f"{alias}: {type(error).__name__}" + (f" (HTTP {status})" if status else "")
-        if isinstance(error, refused):
+        if isinstance(status, int) and 400 <= status < 500 and status not in _WORTH_ANOTHER_TRY:
             return ModelRequestRefused(described)
         return ModelsUnavailable(described, retry_after=_retry_after(error))
 
@@ -112,6 +109,9 @@ def _import_litellm(settings: dict[str, Any]) -> Any:
     litellm.telemetry = False
     litellm.suppress_debug_info = True
     litellm.turn_off_message_logging = True
+    # It logs the texts of providers' errors, which may quote a prompt or part of a key.
+    for name in ("LiteLLM", "LiteLLM Router"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     for name, value in settings.items():
         setattr(litellm, name, value)
     return litellm

@@ -1,5 +1,6 @@
 """A client of the API, as a program or a person would be one."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -36,6 +37,12 @@ class Caller:
     async def run(self, run_id: str) -> Json:
         """The run as it is when it has ended, or waits for a person."""
         return await self.get(f"/v1/runs/{run_id}", wait=WAIT_S)
+
+    async def ended(self, run_id: str) -> Json:
+        """The run as it is when it has ended; whoever is asked meanwhile has decided, or will be too late."""
+        while (run := await self.run(run_id))["completed_at"] is None:
+            await asyncio.sleep(0.02)
+        return run
 
     async def ask(self, text: str, **options: Any) -> Json:
         """Send a message; answers with its run when it has ended, or waits for a person."""

@@ -64,8 +64,7 @@ async def test_a_rejection_tells_the_model_why(ada: Caller, provider: ScriptedPr
 
 async def test_nobody_decides_and_the_deadline_rejects(ada: Caller, provider: ScriptedProvider) -> None:
     run, confirmation = await waiting(ada, provider, agent="hasty")
-    while run["status"] == "requires_confirmation":
-        run = await ada.run(run["id"])
+    run = await ada.ended(run["id"])
 
     assert run["status"] == "completed"
     assert run["tool_calls"][0]["status"] == "expired"
@@ -165,8 +164,7 @@ async def test_a_decision_races_the_deadline_and_one_of_them_wins(
     moment = datetime.fromisoformat(confirmation["deadline"]) - timedelta(milliseconds=milliseconds_early)
     await asyncio.sleep((moment - datetime.now(UTC)).total_seconds())
     answer = await ada.decide(confirmation)
-    while run["status"] not in ("completed", "failed"):
-        run = await ada.run(run["id"])
+    run = await ada.ended(run["id"])
     stands = await ada.get(f"/v1/confirmations/{confirmation['id']}")
 
     assert (answer.status_code, stands["status"]) in ((200, "approved"), (409, "expired"))

@@ -152,7 +152,7 @@ async def test_a_broken_body_is_a_problem_and_not_an_error(ada: Caller, content:
 
 @pytest.mark.parametrize("key", [None, "hf_wrong", "Ünïcode"])
 async def test_a_wrong_key_is_refused(ada: Caller, key: str | None) -> None:
-    headers = {"authorization": "" if key is None else f"Bearer {key}".encode()}
+    headers = {b"authorization": b"" if key is None else f"Bearer {key}".encode()}
     response = await ada.http.post("/v1/messages", json=BODY, headers=headers)
 
     assert response.status_code == 401

@@ -15,25 +15,25 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# A setting that was set in an earlier transaction of the same session reads as '' and not as NULL.
+# `unless` names another setting that may open a table: while that is set, no row is the tenant's, and that is no error.
+# (A setting that was set in an earlier transaction of the same session reads as '' and not as NULL.)
 _TENANT = """
-CREATE FUNCTION holdfast_tenant() RETURNS text LANGUAGE plpgsql STABLE AS $$
-DECLARE tenant text := current_setting('app.tenant_id', true);
+CREATE FUNCTION holdfast_tenant(unless text DEFAULT NULL) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE tenant text := nullif(current_setting('app.tenant_id', true), '');
 BEGIN
-  IF tenant IS NULL OR tenant = '' THEN
+  IF tenant IS NULL AND coalesce(current_setting(unless, true), '') = '' THEN
     RAISE EXCEPTION 'no tenant is set for this transaction' USING ERRCODE = 'insufficient_privilege';
   END IF;
   RETURN tenant;
 END $$
 """
 
-# (SELECT …): evaluated once a statement, not once a row.
+# (SELECT …) is evaluated once a statement, not once a row, and its value can be looked up in an index.
 _OF_TENANT = "tenant_id = (SELECT holdfast_tenant())"
-_OF_KEY = """CASE WHEN coalesce(current_setting('app.key_hash', true), '') <> ''
-  THEN key_hash = decode(current_setting('app.key_hash', true), 'hex') ELSE tenant_id = holdfast_tenant() END"""
-_OF_RELAY = (
-    "CASE WHEN coalesce(current_setting('app.relay', true), '') = 'on' THEN true ELSE tenant_id = holdfast_tenant() END"
-)
+_OF_KEY = """tenant_id = (SELECT holdfast_tenant('app.key_hash'))
+  OR key_hash = (SELECT decode(nullif(current_setting('app.key_hash', true), ''), 'hex'))"""
+_OF_RELAY = """tenant_id = (SELECT holdfast_tenant('app.relay'))
+  OR (SELECT coalesce(current_setting('app.relay', true), '') = 'on')"""
 
 _TABLES = (
     "tenants",
@@ -296,5 +296,4 @@ def upgrade() -> None:
         op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
         op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
         using = {"api_keys": _OF_KEY, "outbox": _OF_RELAY}.get(table, _OF_TENANT)
-        check = _OF_RELAY if table == "outbox" else _OF_TENANT
-        op.execute(f"CREATE POLICY {table}_of_tenant ON {table} USING ({using}) WITH CHECK ({check})")
+        op.execute(f"CREATE POLICY {table}_of_tenant ON {table} USING ({using}) WITH CHECK ({_OF_TENANT})")

@@ -1,0 +1,60 @@
+"""The schema on one page is the schema that the migrations make, and no table forgets its policy."""
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from holdfast.store.tables import metadata
+from tests.harness.stage import Stage
+
+
+async def test_the_migrations_make_the_schema_on_one_page(stage: Stage) -> None:
+    def differences(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": False})
+        return list(compare_metadata(context, metadata))
+
+    engine = create_async_engine(stage.owner_url)
+    try:
+        async with engine.connect() as connection:
+            assert await connection.run_sync(differences) == []
+    finally:
+        await engine.dispose()
+
+
+async def test_every_table_is_bound_by_row_level_security(stage: Stage) -> None:
+    tables = await stage.rows(
+        "SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class"
+        " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'"
+    )
+    policies = await stage.rows("SELECT tablename, qual, with_check FROM pg_policies WHERE schemaname = 'public'")
+
+    assert {row["relname"] for row in tables} == set(metadata.tables)
+    assert [row["relname"] for row in tables if not (row["relrowsecurity"] and row["relforcerowsecurity"])] == []
+    guarded = {
+        row["tablename"]
+        for row in policies
+        if "holdfast_tenant(" in (row["qual"] or "") and "holdfast_tenant()" in (row["with_check"] or "")
+    }
+    assert guarded == set(metadata.tables)
+
+
+async def test_every_table_and_every_unique_index_begins_with_the_tenant(stage: Stage) -> None:
+    columns = await stage.rows("SELECT table_name FROM information_schema.columns WHERE column_name = 'tenant_id'")
+    indexes = await stage.rows(
+        "SELECT c.relname, a.attname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+        " JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]"
+        " WHERE i.indisunique AND c.relnamespace = 'public'::regnamespace AND c.relname NOT LIKE 'alembic%'"
+    )
+
+    assert {row["table_name"] for row in columns} == set(metadata.tables)
+    assert [row["relname"] for row in indexes if row["attname"] != "tenant_id"] == []
+    assert len(indexes) >= len(metadata.tables)
+
+
+async def test_the_application_owns_nothing(stage: Stage) -> None:
+    owned = await stage.rows("SELECT relname FROM pg_class WHERE relowner = 'holdfast_app'::regrole")
+    (role,) = await stage.rows("SELECT rolsuper, rolbypassrls FROM pg_roles WHERE rolname = 'holdfast_app'")
+
+    assert owned == []
+    assert not (role["rolsuper"] or role["rolbypassrls"])

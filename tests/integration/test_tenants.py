@@ -1,0 +1,127 @@
+"""A tenant sees its own rows: PostgreSQL itself sees to it, whatever the code above asks for."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+
+from holdfast.domain.errors import ConfigurationError
+from holdfast.store.engine import Database, create_engine
+from holdfast.store.tables import metadata
+from holdfast.testing.provider import ScriptedProvider
+from holdfast.testing.replies import ToolCalls
+from tests.harness.caller import Caller, Json
+from tests.harness.stage import Stage
+
+TABLES = sorted(metadata.tables)
+
+
+async def with_a_row_in_every_table(caller: Caller, provider: ScriptedProvider) -> Json:
+    """A run that waits for a person, which leaves something in every table."""
+    provider.script(ToolCalls([("pay", {"marker": "m", "amount": 1})]))
+    return await caller.ask("pay")
+
+
+async def test_no_table_shows_another_tenants_rows(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
+    await with_a_row_in_every_table(ada, provider)
+    stranger = await stage.caller(f"{ada.tenant_id}-other")
+    for table in TABLES:
+        query = text(f"SELECT count(*) FROM {table} WHERE tenant_id = :tenant_id").bindparams(tenant_id=ada.tenant_id)
+        async with stage.database.tenant(ada.tenant_id) as connection:
+            own = await connection.scalar(query)
+        async with stage.database.tenant(stranger.tenant_id) as connection:
+            foreign = await connection.scalar(query)
+        assert (table, foreign) == (table, 0)
+        assert table == "outbox" or own, f"{table} has a row to hide, or this test hides nothing"
+
+
+async def test_no_table_takes_a_row_of_another_tenant(ada: Caller, stage: Stage) -> None:
+    insert = text("INSERT INTO conversations (tenant_id, conversation_id, last_position) VALUES (:tenant_id, 'c', 0)")
+    with pytest.raises(ProgrammingError, match="row-level security"):
+        async with stage.database.tenant(f"{ada.tenant_id}-other") as connection:
+            await connection.execute(insert, {"tenant_id": ada.tenant_id})
+
+
+async def test_a_query_without_a_tenant_is_an_error(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
+    await with_a_row_in_every_table(ada, provider)
+    async with stage.database.tenant(ada.tenant_id) as connection:
+        await connection.execute(
+            text("INSERT INTO outbox (tenant_id, kind, workflow_id, run_id) VALUES (:tenant_id, 'none', '', '')"),
+            {"tenant_id": ada.tenant_id},
+        )
+    engine = create_engine(stage.database_url, pool_size=1)
+    try:
+        for table in TABLES:
+            with pytest.raises(DBAPIError, match="no tenant is set"):
+                async with engine.begin() as connection:
+                    await connection.execute(text(f"SELECT * FROM {table}"))
+    finally:
+        await engine.dispose()
+
+
+async def test_the_tenant_ends_with_its_transaction(ada: Caller, stage: Stage) -> None:
+    database = Database(create_engine(stage.database_url, pool_size=1))
+    try:
+        async with database.tenant(ada.tenant_id) as connection:
+            assert await connection.scalar(text("SELECT count(*) FROM agents"))
+        with pytest.raises(DBAPIError, match="no tenant is set"):
+            async with database.relay() as connection:
+                await connection.execute(text("SELECT * FROM agents"))
+    finally:
+        await database.close()
+
+
+async def test_the_relay_sees_ids_and_no_content(ada: Caller, stage: Stage) -> None:
+    for table in TABLES:
+        if table == "outbox":
+            continue
+        with pytest.raises(DBAPIError, match="no tenant is set"):
+            async with stage.database.relay() as connection:
+                await connection.execute(text(f"SELECT * FROM {table}"))
+
+
+async def test_a_superuser_is_refused(stage: Stage) -> None:
+    database = Database(create_engine(stage.owner_url, pool_size=1))
+    try:
+        with pytest.raises(ConfigurationError, match="not bound by row-level security"):
+            await database.check_role()
+    finally:
+        await database.close()
+
+
+async def test_the_application_cannot_rewrite_the_audit_log(ada: Caller, stage: Stage) -> None:
+    await ada.ask("hello")
+    for statement in ("UPDATE audit SET outcome = 'fine'", "DELETE FROM audit", "TRUNCATE audit"):
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            async with stage.database.tenant(ada.tenant_id) as connection:
+                await connection.execute(text(statement))
+
+
+PATHS: list[Callable[[Json, str], str]] = [
+    lambda run, _: f"/v1/runs/{run['id']}",
+    lambda run, _: f"/v1/conversations/{run['conversation_id']}/messages",
+    lambda _, confirmation: f"/v1/confirmations/{confirmation}",
+]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=["run", "conversation", "confirmation"])
+async def test_another_tenants_things_are_not_found(
+    ada: Caller, stage: Stage, provider: ScriptedProvider, path: Callable[[Json, str], str]
+) -> None:
+    run = await with_a_row_in_every_table(ada, provider)
+    confirmation = (await ada.only_pending(run))["id"]
+    stranger = await stage.caller(f"{ada.tenant_id}-other")
+
+    assert (await ada.http.get(path(run, confirmation))).status_code == 200
+    assert (await stranger.http.get(path(run, confirmation))).status_code == 404
+
+
+async def test_a_message_can_not_be_slipped_into_another_tenants_conversation(ada: Caller, stage: Stage) -> None:
+    run = await ada.ask("hello")
+    stranger = await stage.caller(f"{ada.tenant_id}-other")
+    response = await stranger.send("boo", conversation_id=run["conversation_id"])
+
+    assert response.status_code == 404
+    transcript = await ada.get(f"/v1/conversations/{run['conversation_id']}/messages")
+    assert len(transcript["data"]) == 2

@@ -1,0 +1,66 @@
+"""One run at a time has a conversation, in order of arrival, and nobody wedges it."""
+
+import asyncio
+
+from holdfast.testing.provider import RecordedRequest, ScriptedProvider
+from holdfast.testing.replies import Reply, Text, ToolCalls
+from tests.harness.caller import Caller
+from tests.harness.stage import Stage
+
+
+def pay_first(request: RecordedRequest) -> Reply:
+    """Asks to pay when told to, and says what was said otherwise."""
+    return ToolCalls([("pay", {"marker": "m", "amount": 1})]) if request.last_text == "pay" else Text(request.last_text)
+
+
+async def test_messages_of_a_conversation_are_answered_in_order(ada: Caller, provider: ScriptedProvider) -> None:
+    first = await ada.ask("one")
+    conversation = first["conversation_id"]
+    accepted = [await ada.start(f"message {number}", conversation_id=conversation) for number in range(5)]
+    await asyncio.gather(*(ada.run(run_id) for run_id in accepted))
+
+    asked = [request.last_text for request in provider.requests]
+    assert asked == ["one", *(f"message {number}" for number in range(5))]
+    spoken = provider.requests[-1].body["messages"][1:]
+    assert [message["role"] for message in spoken] == ["user", "assistant"] * 5 + ["user"]
+
+
+async def test_a_message_waits_while_a_person_is_asked(ada: Caller, provider: ScriptedProvider) -> None:
+    provider.default = pay_first
+    first = await ada.ask("pay")
+    second = await ada.start("and now?", conversation_id=first["conversation_id"])
+    await ada.get(f"/v1/runs/{second}", wait=0.5)
+
+    assert (await ada.get(f"/v1/runs/{second}"))["status"] == "queued"
+    await ada.decide(await ada.only_pending(first))
+    assert (await ada.run(second))["reply"] == "and now?"
+    assert (await ada.run(first["id"]))["status"] == "completed"
+
+
+async def test_a_run_terminated_from_outside_wedges_nothing(
+    ada: Caller, stage: Stage, provider: ScriptedProvider
+) -> None:
+    provider.default = pay_first
+    first = await ada.ask("pay")
+    second = await ada.start("and now?", conversation_id=first["conversation_id"])
+    workflow = f"{ada.tenant_id}:support:{first['message_id']}"
+    await stage.temporal.get_workflow_handle(workflow).terminate("by an operator")
+
+    assert (await ada.run(second))["reply"] == "and now?"
+    terminated = await ada.get(f"/v1/runs/{first['id']}")
+    assert (terminated["status"], terminated["error"]) == ("failed", "terminated from outside")
+
+
+async def test_a_cancelled_run_frees_the_turn(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
+    provider.default = pay_first
+    first = await ada.ask("pay")
+    second = await ada.start("and now?", conversation_id=first["conversation_id"])
+    workflow = f"{ada.tenant_id}:support:{first['message_id']}"
+    await stage.temporal.get_workflow_handle(workflow).cancel()
+
+    assert (await ada.run(second))["reply"] == "and now?"
+    assert (await ada.get(f"/v1/runs/{first['id']}"))["status"] == "cancelled"
+    chat = provider.requests[-1].body["messages"]
+    calls = [call["id"] for message in chat for call in message.get("tool_calls") or ()]
+    assert calls == [message["tool_call_id"] for message in chat if message["role"] == "tool"]
+    assert len(calls) == 1
