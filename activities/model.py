@@ -57,25 +57,21 @@ class ModelActivities:
                 the agent's patience has run out or the provider refuses the request.
         """
         async with heartbeating():
-            if activity.info().attempt > 1 and (stored := await self._stored_answer(step)) is not None:
-                return stored
             question = await self._read(step)
+            if isinstance(question, ModelAnswer):
+                return question
             try:
                 completion = await self._ask(step, question)
             except ModelError as error:
                 raise await self._give_up_or_retry(step, question.agent, error) from None
             return await self._store(step, question.agent, completion)
 
-    async def _stored_answer(self, step: ModelStep) -> ModelAnswer | None:
-        """The answer of an attempt that stored it, and died before Temporal heard of it."""
+    async def _read(self, step: ModelStep) -> _Question | ModelAnswer:
+        """What to ask; or the answer, stored by an attempt that died before Temporal heard of it, or before a reset."""
         async with self._database.tenant(step.tenant_id) as connection:
-            if await steps.find(connection, step.tenant_id, step.run_id, step.step) is None:
-                return None
-            calls = await tool_calls.of_run(connection, step.tenant_id, step.run_id, step.step)
-        return ModelAnswer(next_acts(calls, self._tools))
-
-    async def _read(self, step: ModelStep) -> _Question:
-        async with self._database.tenant(step.tenant_id) as connection:
+            if await steps.find(connection, step.tenant_id, step.run_id, step.step) is not None:
+                calls = await tool_calls.of_run(connection, step.tenant_id, step.run_id, step.step)
+                return ModelAnswer(next_acts(calls, self._tools))
             run = await runs.get(connection, step.tenant_id, step.run_id)
             past = await messages.transcript(
                 connection, step.tenant_id, step.run_id, runs=CONTEXT_RUNS, characters=MAX_SHOWN_CHARACTERS

@@ -47,6 +47,8 @@ class TurnActivities:
             await outbox.heard_start(connection, run.tenant_id, run.run_id)
         if taken is None:
             return Turn(taken=False)
+        if taken.has_ended:
+            return Turn(taken=True, ended_before=True)
         agent = await self._agents.get(run.tenant_id, taken.agent, taken.agent_version)
         return Turn(taken=True, max_steps=agent.limits.max_steps, model=agent.model)
 

@@ -52,7 +52,7 @@ class MessageWorkflow:
             raise ApplicationError(f"the run ended by an unexpected error: {error!r}", non_retryable=True) from error
         except asyncio.CancelledError:
             return await self._finish(Ending.CANCELLED)
-        return await self._finish(ending)
+        return "ended before" if ending is None else await self._finish(ending)
 
     @workflow.signal(name=names.DECIDED)
     def decided(self, confirmation_id: str) -> None:
@@ -64,8 +64,10 @@ class MessageWorkflow:
         """Wakes the wait for the conversation's turn."""
         self._turn_freed = True
 
-    async def _answer(self) -> Ending:
+    async def _answer(self) -> Ending | None:
         turn = await self._take_turn()
+        if turn.ended_before:
+            return None
         for step in range(1, turn.max_steps + 1):
             is_last = step == turn.max_steps
             try:

@@ -31,11 +31,15 @@ class RunRef:
 
 @dataclass(frozen=True)
 class Turn:
-    """`taken`: the run has the conversation's turn. Otherwise it waits behind an earlier run."""
+    """`taken`: the run has the conversation's turn; otherwise it waits behind an earlier run.
+
+    `ended_before`: the run has ended already, and its workflow was reset by an operator: nothing is left to do.
+    """
 
     taken: bool
     max_steps: int = 0
     model: str = ""
+    ended_before: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.ids import workflow_id
-from holdfast.domain.runs import RunStatus
+from holdfast.domain.runs import OPEN, RunStatus
 
 # The lock comes first, in a statement of its own: a subquery of the statement that locks would still see the rows as
 # they were before it waited for the lock.
@@ -71,10 +71,11 @@ ORDER BY earlier.position
 
 @dataclass(frozen=True)
 class TurnTaken:
-    """The turn, and what the run that has it was accepted with."""
+    """The turn, and what the run that has it was accepted with. `has_ended`: the run is over, and needs no turn."""
 
     agent: str
     agent_version: int
+    has_ended: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ async def take(connection: AsyncConnection, tenant_id: str, run_id: str) -> Turn
     """Take the conversation's turn for a run; None: it is not its turn yet. Taken again, it stays taken."""
     of_run = {"tenant_id": tenant_id, "run_id": run_id}
     row = (await connection.execute(_LOCK, of_run)).one()
-    taken = TurnTaken(row.agent, row.agent_version)
-    if row.turn_run_id == run_id:
+    taken = TurnTaken(row.agent, row.agent_version, has_ended=row.status not in OPEN)
+    if row.turn_run_id == run_id or taken.has_ended:
         return taken
     conversation = {**of_run, "conversation_id": row.conversation_id}
     if row.turn_run_id is not None:

@@ -40,6 +40,12 @@ def send(marker: str) -> str:
     return f"sent {marker}"
 
 
+def delete(marker: str) -> str:
+    """Delete something: the policy of every agent forbids it, or names it not at all."""
+    _leave("delete", marker)
+    return f"deleted {marker}"
+
+
 def pay(marker: str, amount: int, idempotency_key: str) -> dict[str, Any]:
     """Pay: harmless to repeat under the same key."""
     _leave("pay", marker, idempotency_key)

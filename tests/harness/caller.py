@@ -1,9 +1,10 @@
 """A client of the API, as a program or a person would be one."""
 
-import asyncio
 from typing import Any
 
 import httpx
+
+from tests.harness.conditions import until
 
 #: How long a test waits for a run, in seconds: long enough for a slow machine, short of the test's own timeout.
 WAIT_S = 50
@@ -40,9 +41,12 @@ class Caller:
 
     async def ended(self, run_id: str) -> Json:
         """The run as it is when it has ended; whoever is asked meanwhile has decided, or will be too late."""
-        while (run := await self.run(run_id))["completed_at"] is None:
-            await asyncio.sleep(0.02)
-        return run
+
+        async def has_ended() -> bool:
+            return (await self.run(run_id))["completed_at"] is not None
+
+        await until(has_ended)
+        return await self.run(run_id)
 
     async def ask(self, text: str, **options: Any) -> Json:
         """Send a message; answers with its run when it has ended, or waits for a person."""

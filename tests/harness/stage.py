@@ -10,9 +10,13 @@ from pathlib import Path
 import asyncpg
 from pydantic import SecretStr
 from sqlalchemy import make_url
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+import api.wiring
 from api.app import create_app
 from holdfast.config import agents_yaml
 from holdfast.config.settings import ApiSettings, WorkerSettings
@@ -72,6 +76,21 @@ class Stage:
         finally:
             await connection.close()
 
+    async def reset_to_the_beginning(self, workflow: str) -> None:
+        """Have a workflow run again from its first task on, as an operator can, and wait for its end."""
+        first = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+        handle = self.temporal.get_workflow_handle(workflow)
+        history = await handle.fetch_history()
+        request = ResetWorkflowExecutionRequest(
+            namespace=self.temporal.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=workflow),
+            workflow_task_finish_event_id=next(e.event_id for e in history.events if e.event_type == first),
+            reason="a test",
+            request_id=workflow,
+        )
+        await self.temporal.workflow_service.reset_workflow_execution(request)
+        await handle.result()
+
     async def _terminate_open_runs(self, tenant_id: str) -> None:
         # One that went on would take the next test's scripted replies.
         for run in await self.rows(_OPEN_RUNS, tenant_id):
@@ -80,7 +99,7 @@ class Stage:
                 await self.temporal.get_workflow_handle(workflow).terminate("the test is over")
 
 
-def api_settings(database_url: str, task_queue: str) -> ApiSettings:
+def _api_settings(database_url: str, task_queue: str) -> ApiSettings:
     """Settings of an API of the tests."""
     return ApiSettings(
         environment="dev",
@@ -90,6 +109,16 @@ def api_settings(database_url: str, task_queue: str) -> ApiSettings:
         task_queue=task_queue,
         temporal_ui_url="http://temporal.test",
     )
+
+
+@asynccontextmanager
+async def serving_api(database_url: str, task_queue: str) -> AsyncIterator[str]:
+    """An API of the tests; gives its URL."""
+    async with (
+        api.wiring.wire(_api_settings(database_url, task_queue)) as services,
+        serving(create_app(services)) as url,
+    ):
+        yield url
 
 
 def worker_settings(database_url: str, task_queue: str) -> WorkerSettings:
@@ -110,12 +139,11 @@ async def playing(servers: Servers, provider: ScriptedProvider, name: str) -> As
     os.environ["TEMPORAL_ADDRESS"] = servers.temporal_address
     database_url = servers.database_url(name, APP_ROLE)
     database = Database(create_engine(database_url, pool_size=5))
-    app = create_app(api_settings(database_url, name))
     try:
         async with (
             wiring.wire(worker_settings(database_url, name)) as parts,
             parts.worker,
-            serving(app) as url,
+            serving_api(database_url, name) as url,
         ):
             owner_url = servers.database_url(name)
             yield Stage(url, database, database_url, owner_url, await connect(), name, provider)

@@ -57,4 +57,4 @@ async def test_the_application_owns_nothing(stage: Stage) -> None:
     (role,) = await stage.rows("SELECT rolsuper, rolbypassrls FROM pg_roles WHERE rolname = 'holdfast_app'")
 
     assert owned == []
-    assert not (role["rolsuper"] or role["rolbypassrls"])
+    assert (role["rolsuper"], role["rolbypassrls"]) == (False, False)

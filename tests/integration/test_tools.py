@@ -87,7 +87,7 @@ async def test_a_hung_tool_with_an_effect_is_ambiguous_and_never_called_failed(
         pytest.param("pay", '{"marker": "m", "amount": NaN}', "failed", "amount", id="NaN"),
         pytest.param("pay", {"marker": "m", "amount": "7; DROP"}, "failed", "amount", id="no number"),
         pytest.param("no_such_tool", {}, "denied", "no tool", id="unknown tool"),
-        pytest.param("delete", {}, "denied", "no tool", id="a rule without a tool"),
+        pytest.param("delete", {"marker": "m"}, "denied", "policy forbids", id="forbidden"),
         pytest.param("", {}, "denied", "no tool", id="no name"),
     ],
 )
@@ -108,6 +108,17 @@ async def test_a_tool_that_no_rule_names_is_neither_offered_nor_run(ada: Caller,
     assert [tool["function"]["name"] for tool in provider.requests[0].body["tools"]] == ["pay"]
     assert run["tool_calls"][0]["status"] == "denied"
     assert effects("send", ada.tenant_id) == []
+
+
+async def test_deny_beats_a_pattern_that_allows(ada: Caller, provider: ScriptedProvider) -> None:
+    provider.script(ToolCalls([("delete", {"marker": ada.tenant_id})]), Text("Done."))
+    run = await ada.ask("delete", agent="trusting")
+
+    offered = {tool["function"]["name"] for tool in provider.requests[0].body["tools"]}
+    assert "send" in offered
+    assert "delete" not in offered
+    assert run["tool_calls"][0]["status"] == "denied"
+    assert effects("delete", ada.tenant_id) == []
 
 
 async def test_many_calls_in_one_answer_each_get_their_result(ada: Caller, provider: ScriptedProvider) -> None:

@@ -1,0 +1,75 @@
+"""A worker in a process of its own, to be killed, with an API in this one."""
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.dev.ports import free_port, is_listening
+from holdfast.dev.process import Child
+from holdfast.store.engine import Database, create_engine
+from holdfast.temporal.client import connect
+from holdfast.testing.provider import ScriptedProvider
+from tests.harness.servers import APP_ROLE, Servers
+from tests.harness.stage import AGENTS, Stage, serving_api
+
+_ROOT = Path(__file__).parents[2]
+_START_TIMEOUT_S = 60
+
+
+@dataclass
+class KillableWorker:
+    """One worker process at a time."""
+
+    environment: dict[str, str]
+    log: Path
+    child: Child | None = None
+
+    async def start(self) -> None:
+        """Start it, and wait until it works."""
+        port = free_port()
+        environment = {**self.environment, "HOLDFAST_WORKER_HEALTH_PORT": str(port)}
+        self.child = Child("worker", [sys.executable, "-m", "worker"], log=self.log, env=environment, cwd=_ROOT)
+        await self.child.wait_until(lambda: is_listening(port), _START_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """kill -9, as the kernel would when memory runs out."""
+        if self.child is not None:
+            self.child.kill()
+
+
+@dataclass(frozen=True)
+class KillableStage:
+    """A stage whose worker can be killed."""
+
+    stage: Stage
+    worker: KillableWorker
+
+
+@asynccontextmanager
+async def playing_with_a_killable_worker(
+    servers: Servers, provider: ScriptedProvider, name: str, log: Path
+) -> AsyncIterator[KillableStage]:
+    """An API in this process, and no worker yet, while the block runs; on a database and a task queue called `name`."""
+    await servers.create_database(name)
+    os.environ["TEMPORAL_ADDRESS"] = servers.temporal_address
+    database_url = servers.database_url(name, APP_ROLE)
+    environment = {
+        "HOLDFAST_ENVIRONMENT": "dev",
+        "HOLDFAST_DATABASE_URL": database_url,
+        "HOLDFAST_AGENTS": str(AGENTS),
+        "HOLDFAST_TASK_QUEUE": name,
+        "HOLDFAST_WORKER_DRAIN_S": "0",
+    }
+    database = Database(create_engine(database_url, pool_size=5))
+    worker = KillableWorker(environment, log)
+    try:
+        async with serving_api(database_url, name) as url:
+            owner_url = servers.database_url(name)
+            stage = Stage(url, database, database_url, owner_url, await connect(), name, provider)
+            yield KillableStage(stage, worker)
+    finally:
+        worker.kill()
+        await database.close()
