@@ -28,7 +28,7 @@ bench: .venv/.test  ## Measure speed, CPU, history and memory beside a floor wit
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 histories: .venv/.test  ## Record the histories that the replay tests replay; do it after a change to a workflow
-	@$(BIN)/pytest tests/replay --record-histories $(ARGS)
+	@$(BIN)/pytest -n 0 tests/replay --record-histories $(ARGS)
 
 clean:  ## Remove what the targets above made, and the state of `make run`
 	@rm -rf .venv .uv .holdfast .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

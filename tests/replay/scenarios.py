@@ -1,0 +1,99 @@
+"""One run of each kind, whose history is recorded and replayed."""
+
+from collections.abc import Awaitable, Callable
+
+from holdfast.testing.replies import HttpError, Text, ToolCalls
+from tests.harness.caller import Caller, Json
+from tests.harness.stage import Stage
+
+_PAY = ToolCalls([("pay", {"marker": "m", "amount": 1})])
+_LOOK = ToolCalls([("look_up", {"marker": "m"})])
+
+
+async def plain(ada: Caller, stage: Stage) -> Json:
+    """A message without tools."""
+    return await ada.ask("hello")
+
+
+async def tool(ada: Caller, stage: Stage) -> Json:
+    """A tool that the policy allows."""
+    stage.provider.script(_LOOK)
+    return await ada.ask("look")
+
+
+async def several_tools(ada: Caller, stage: Stage) -> Json:
+    """Calls that are allowed, confirmed and denied, in one step."""
+    calls = [("look_up", {"marker": "m"}), ("pay", {"marker": "m", "amount": 1}), ("delete", {"marker": "m"})]
+    stage.provider.script(ToolCalls(calls))
+    return await _decided(ada, "approve")
+
+
+async def approved(ada: Caller, stage: Stage) -> Json:
+    """A confirmation, approved."""
+    stage.provider.script(_PAY)
+    return await _decided(ada, "approve")
+
+
+async def rejected(ada: Caller, stage: Stage) -> Json:
+    """A confirmation, rejected."""
+    stage.provider.script(_PAY)
+    return await _decided(ada, "reject")
+
+
+async def expired(ada: Caller, stage: Stage) -> Json:
+    """A confirmation that nobody decided."""
+    stage.provider.script(_PAY)
+    return await ada.ended(await ada.start("pay", agent="hasty"))
+
+
+async def queued(ada: Caller, stage: Stage) -> Json:
+    """A message that waited for the turn of its conversation."""
+    stage.provider.script(_PAY)
+    first = await ada.ask("pay")
+    second = await ada.start("and now?", conversation_id=first["conversation_id"])
+    await ada.get(f"/v1/runs/{second}", wait=1)
+    await ada.decide(await ada.only_pending(first))
+    return await ada.ended(second)
+
+
+async def degraded(ada: Caller, stage: Stage) -> Json:
+    """Models that don't answer within the agent's patience."""
+    stage.provider.default = lambda _: HttpError(500)
+    return await ada.ask("hello", agent="impatient")
+
+
+async def out_of_steps(ada: Caller, stage: Stage) -> Json:
+    """A model that never stops asking for tools."""
+    stage.provider.default = lambda _: _LOOK
+    return await ada.ask("look", agent="two_steps")
+
+
+async def cancelled(ada: Caller, stage: Stage) -> Json:
+    """A run that was cancelled while it waited for a person."""
+    stage.provider.script(_PAY, Text("never asked for"))
+    run = await ada.ask("pay")
+    await stage.temporal.get_workflow_handle(f"{ada.tenant_id}:support:{run['message_id']}").cancel()
+    return await ada.ended(run["id"])
+
+
+async def _decided(ada: Caller, decision: str) -> Json:
+    run = await ada.ask("pay")
+    await ada.decide(await ada.only_pending(run), decision)
+    return await ada.ended(run["id"])
+
+
+SCENARIOS: dict[str, Callable[[Caller, Stage], Awaitable[Json]]] = {
+    scenario.__name__: scenario
+    for scenario in (
+        plain,
+        tool,
+        several_tools,
+        approved,
+        rejected,
+        expired,
+        queued,
+        degraded,
+        out_of_steps,
+        cancelled,
+    )
+}
