@@ -21,7 +21,7 @@ _PENDING_TOOL = SearchAttributeKey.for_keyword(names.PENDING_TOOL)
 
 #: How long to wait for the turn before looking whether the runs in front are still alive; doubled up to the longest.
 _FIRST_LOOK = timedelta(seconds=5)
-_LONGEST_LOOK = timedelta(minutes=5)
+_LONGEST_LOOK = timedelta(hours=1)
 
 _STATE_AT_END = {Ending.UNEXPECTED_ERROR: "failed", Ending.CANCELLED: "cancelled"}
 
@@ -92,6 +92,9 @@ class MessageWorkflow:
         patience = _FIRST_LOOK
         while not turn.taken:
             await self._wait_for_turn(patience)
+            if workflow.info().is_continue_as_new_suggested():
+                # Behind a confirmation of months, looking adds up; a run that only waits has nothing to carry over.
+                workflow.continue_as_new(self._message)
             turn = await stubs.begin_turn(self._run)
             patience = min(patience * 2, _LONGEST_LOOK)
         self._show_state("running")

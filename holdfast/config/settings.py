@@ -54,7 +54,6 @@ class ServingSettings(Settings):
     """What the API and the worker share."""
 
     database_pool_size: int = Field(default=10, ge=1, description="the most connections of this process")
-    agents: Path = Field(default=Path("agents.yaml"), description="the path of agents.yaml")
     task_queue: str = Field(default="holdfast", description="the name of the Temporal task queue")
 
 
@@ -70,6 +69,7 @@ class ApiSettings(ServingSettings):
 class WorkerSettings(ServingSettings):
     """What the worker needs."""
 
+    agents: Path = Field(default=Path("agents.yaml"), description="the path of agents.yaml")
     worker_health_port: Port | None = Field(default=None, description="the port of /livez and /readyz")
     worker_max_activities: int = Field(default=200, ge=1, description="the most activities at a time")
     worker_max_cached_workflows: int = Field(default=1000, ge=1, description="the most runs kept in memory")

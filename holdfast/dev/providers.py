@@ -7,14 +7,15 @@ from holdfast.dev.demo_model import build_demo_model
 from holdfast.dev.ports import is_listening
 from holdfast.dev.serving import serving
 
-_KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
+_KEYS = {"ANTHROPIC_API_KEY": "Anthropic", "OPENAI_API_KEY": "OpenAI"}
 _OLLAMA_PORT = 11434
 
 
 def found_providers(environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """The providers that are there, by name, and the variables to set for them."""
-    named = [key.removesuffix("_API_KEY").capitalize() for key in _KEYS if environ.get(key)]
-    if environ.get("OLLAMA_API_BASE"):
+    # Blank is as good as unset, as in the models file.
+    named = [name for key, name in _KEYS.items() if environ.get(key, "").strip()]
+    if environ.get("OLLAMA_API_BASE", "").strip():
         return [*named, "Ollama"], {}
     if is_listening(_OLLAMA_PORT):
         return [*named, "Ollama"], {"OLLAMA_API_BASE": f"http://127.0.0.1:{_OLLAMA_PORT}"}

@@ -129,6 +129,7 @@ def _cost(reported: float | None) -> Decimal | None:
 def _retry_after(error: Exception) -> timedelta | None:
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     try:
-        return timedelta(seconds=float(headers["retry-after"]))
-    except (KeyError, ValueError, TypeError):
+        wanted = timedelta(seconds=float(headers["retry-after"]))
+    except (KeyError, ValueError, TypeError, OverflowError):
         return None
+    return wanted if wanted >= timedelta(0) else None

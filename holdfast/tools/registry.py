@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -64,15 +65,15 @@ class Tool:
         """
         try:
             values = json.loads(raw) if raw.strip() else {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArgumentsRefused(f"the arguments are not valid JSON: {error}") from error
         try:
-            dumped: dict[str, Any] = self.arguments.model_validate(values).model_dump(mode="json")
+            dumped: dict[str, Any] = self.arguments.model_validate(values).model_dump(mode="json", by_alias=True)
             # Shown here, and not at the moment a person is asked: NaN or an integer beyond 2**53 has no canonical form.
             canonical_digest(dumped)
         except ValidationError as error:
             raise ArgumentsRefused(f"the arguments don't fit the tool's schema: {_explain(error)}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArgumentsRefused(f"the arguments can't be taken: {error}") from error
         return dumped
 
@@ -81,9 +82,12 @@ def tool_from_function(function: Callable[..., Any]) -> Tool:
     """Make a tool of a plain typed function: its name, docstring and signature become name, description and schema.
 
     Raises:
-        ConfigurationError: a parameter has no type, or one that has no schema; the text names it.
+        ConfigurationError: a parameter has no type, one that has no schema, or a name that can't be taken.
     """
     name = getattr(function, "__name__", repr(function))
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        # Called, it would have done nothing yet.
+        raise ConfigurationError(f"tool {name}: yields its result; return it, as a list for instance")
     parameters = inspect.signature(function).parameters
     declaration: Declaration = getattr(function, DECLARATION_ATTRIBUTE, Declaration())
     takes_key = KEY_PARAMETER in parameters
@@ -117,10 +121,23 @@ def _arguments_model(
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (hints[parameter.name], default)
     try:
-        model: type[BaseModel] = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+        model = _model(name, fields)
         model.model_json_schema()
-    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+    except (PydanticSchemaGenerationError, PydanticUserError, ValueError) as error:
         raise ConfigurationError(f"tool {name}: {str(error).splitlines()[0]}") from error
+    # What pydantic keeps for itself, such as `_private` and `model_config`, would silently never be filled.
+    for unusable in fields.keys() - model.__pydantic_fields__.keys():
+        raise ConfigurationError(f"tool {name}: no parameter can be called {unusable!r}; choose another name")
+    return model
+
+
+def _model(name: str, fields: dict[str, Any]) -> type[BaseModel]:
+    # NaN stays NaN, which is then refused; by default it would become null, and no person would have confirmed that.
+    config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+    with warnings.catch_warnings():
+        # A parameter may well be called `schema` or `json`; that it hides a method of the model disturbs nobody.
+        warnings.filterwarnings("ignore", "Field name .* shadows an attribute", UserWarning)
+        model: type[BaseModel] = create_model(name, __config__=config, **fields)
     return model
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -54,40 +54,61 @@ class ToolRunner:
 
     async def run(self, tool: Tool, arguments: dict[str, Any], idempotency_key: str) -> Outcome:
         """Call a tool with validated arguments. Never raises what the tool raises."""
-        call = partial(tool.function, **_values(tool, arguments, idempotency_key))
+        limit = asyncio.timeout(tool.declaration.timeout_s)
         try:
-            async with asyncio.timeout(tool.declaration.timeout_s):
-                value = await self._call(call, is_async=inspect.iscoroutinefunction(tool.function))
+            call = partial(tool.function, **_values(tool, arguments, idempotency_key))
+            async with limit:
+                return await self._call(call, is_async=inspect.iscoroutinefunction(tool.function))
         except TimeoutError as error:
             # A TimeoutError of the tool's own, before the time is up, is a failure like any other.
-            return TimedOut(tool.declaration.timeout_s) if _is_ours(error) else _raised(error)
-        except Exception as error:  # the tool is the user's code: whatever it raises is for the model to read
+            return TimedOut(tool.declaration.timeout_s) if limit.expired() else _raised(error)
+        except asyncio.CancelledError as error:
+            # So is a CancelledError that nobody asked for: something the tool waited for was cancelled.
+            if _is_cancelled():
+                raise
             return _raised(error)
-        return Returned(_as_text(value))
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            # The tool is the user's code: whatever it raises is for the model to read. `sys.exit` ends no worker.
+            return _raised(error)
 
     def close(self) -> None:
         """Take no more calls; those that run are left to end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _call(self, call: Callable[[], Any], *, is_async: bool) -> Any:
+    async def _call(self, call: Callable[[], Any], *, is_async: bool) -> Returned | Raised:
         if is_async:
-            return await call()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+            return Returned(_as_text(await call()))
+        finished = await asyncio.get_running_loop().run_in_executor(self._threads, _finished, call)
+        # A plain function around an asynchronous one has done nothing yet.
+        return finished if isinstance(finished, Returned | Raised) else Returned(_as_text(await finished))
+
+
+def _finished(call: Callable[[], Any]) -> Returned | Raised | Awaitable[Any]:
+    # In the tool's thread, since not everything passes through a future: a StopIteration would never arrive.
+    try:
+        value = call()
+        return value if inspect.isawaitable(value) else Returned(_as_text(value))
+    except BaseException as error:
+        return _raised(error)
 
 
 def _values(tool: Tool, arguments: dict[str, Any], idempotency_key: str) -> dict[str, Any]:
     parsed = tool.arguments.model_validate(arguments)
-    values = {name: getattr(parsed, name) for name in type(parsed).model_fields}
+    values = dict(parsed)
     return {**values, KEY_PARAMETER: idempotency_key} if tool.takes_key else values
 
 
-def _is_ours(error: TimeoutError) -> bool:
-    # asyncio.timeout raises from the cancellation that it caused.
-    return isinstance(error.__cause__, asyncio.CancelledError)
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
-def _raised(error: Exception) -> Raised:
-    return Raised(storable(f"{type(error).__name__}: {error}", MAX_ERROR_CHARACTERS))
+def _raised(error: BaseException) -> Raised:
+    try:
+        said = str(error)
+    except Exception:  # an exception whose own text fails
+        said = "it has no text"
+    return Raised(storable(f"{type(error).__name__}: {said}", MAX_ERROR_CHARACTERS))
 
 
 def _as_text(value: Any) -> str:

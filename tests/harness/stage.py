@@ -105,7 +105,6 @@ def _api_settings(database_url: str, task_queue: str) -> ApiSettings:
         environment="dev",
         database_url=SecretStr(database_url),
         key_pepper=SecretStr(PEPPER),
-        agents=AGENTS,
         task_queue=task_queue,
         temporal_ui_url="http://temporal.test",
     )

@@ -6,6 +6,7 @@ from holdfast.testing.provider import RecordedRequest, ScriptedProvider
 from holdfast.testing.replies import Reply, Text, ToolCalls
 from tests.harness.caller import Caller
 from tests.harness.stage import Stage
+from workflows import names
 
 
 def pay_first(request: RecordedRequest) -> Reply:
@@ -64,3 +65,20 @@ async def test_a_cancelled_run_frees_the_turn(ada: Caller, stage: Stage, provide
     calls = [call["id"] for message in chat for call in message.get("tool_calls") or ()]
     assert calls == [message["tool_call_id"] for message in chat if message["role"] == "tool"]
     assert len(calls) == 1
+
+
+async def test_a_queued_run_outlives_thousands_of_signals(
+    ada: Caller, stage: Stage, provider: ScriptedProvider
+) -> None:
+    """Temporal ends a run whose history grows too long; one that waits begins a new history before."""
+    provider.default = pay_first
+    first = await ada.ask("pay")
+    second = await ada.send("and now?", conversation_id=first["conversation_id"])
+    handle = stage.temporal.get_workflow_handle(f"{ada.tenant_id}:support:{second.json()['message_id']}")
+    history = (await handle.describe()).run_id
+    for _ in range(45):
+        await asyncio.gather(*(handle.signal(names.TURN_FREED) for _ in range(100)))
+    await ada.decide(await ada.only_pending(first))
+
+    assert (await ada.ended(second.json()["run_id"]))["reply"] == "and now?"
+    assert (await handle.describe()).run_id != history

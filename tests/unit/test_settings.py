@@ -35,7 +35,7 @@ def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOLDFAST_TEMPORAL_UI_URL", "")
     api = load_settings(ApiSettings)
     assert api.environment == "production"
-    assert (api.api_host, api.api_port, api.agents) == ("127.0.0.1", 8000, Path("agents.yaml"))
+    assert (api.api_host, api.api_port) == ("127.0.0.1", 8000)
     assert api.temporal_ui_url is None
     assert "hunter2" not in repr(api)
     assert PEPPER not in repr(api)
