@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from holdfast.cli.connection import Api, Refused
-from holdfast.cli.output import one_line
+from holdfast.cli.output import one_line, program
 
 #: How long one request waits for the reply, in seconds.
 _WAIT_S = 25
@@ -58,7 +58,7 @@ def _ask(api: Api, run: dict[str, Any], asked: set[str]) -> bool:
         asked.add(confirmation["id"])
         if not sys.stdin.isatty():
             typer.echo(f"{_call(confirmation)} waits for a person until {confirmation['deadline'][:19]} UTC.")
-            typer.echo(f"holdfast confirmations approve {confirmation['id']}")
+            typer.echo(f"{program()} confirmations approve {confirmation['id']}")
             return False
         _decide(api, confirmation)
     return True

@@ -1,6 +1,7 @@
 """`holdfast check`: is the configuration right? Nothing is started, nothing connected."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,8 @@ def check(
     from holdfast.config.models_yaml import load_models
     from holdfast.tools.registry import ToolRegistry
 
+    # A user's tools are found where the user stands, as they are by the worker.
+    sys.path.insert(0, str(Path.cwd()))
     file = agents_yaml.load_agents(agents)
     # The variable that `holdfast dev` would set, so that a file which has the demo model can be checked without it.
     models = load_models(
@@ -28,6 +31,8 @@ def check(
         typer.echo(f"note: {models.path}:{left_out.line}: {left_out.model} is left out: {left_out.variable} is not set")
     for warning in (*models.warnings, *agents_yaml.warnings(file, tools.names)):
         typer.echo(f"warning: {warning}")
+    agents_found = ", ".join(agent.name for agent in file.agents)
     typer.echo(
-        f"{file.path}: {len(file.agents)} agents, {len(tools.names)} tools, aliases {', '.join(models.aliases)}: good"
+        f"{file.path}: good (agents: {agents_found}; tools: {', '.join(tools.names) or 'none'}; "
+        f"aliases: {', '.join(models.aliases)})"
     )

@@ -5,8 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from holdfast.cli.output import program
+
 if TYPE_CHECKING:
     from holdfast.dev.stack import Options, Running
+
+_EXAMPLE = Path("examples/shop/agents.yaml")
 
 
 def dev(
@@ -14,7 +18,7 @@ def dev(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The API's port.")] = 8000,
     temporal_port: Annotated[int, typer.Option(min=1, max=65535, help="Temporal's port.")] = 7233,
     temporal_ui_port: Annotated[int, typer.Option(min=1, max=65535, help="The Temporal UI's port.")] = 8233,
-    agents: Annotated[Path, typer.Option(help="The agents file.")] = Path("examples/shop/agents.yaml"),
+    agents: Annotated[Path, typer.Option(help="The agents file.")] = _EXAMPLE,
     verbose: Annotated[bool, typer.Option(help="Show the logs of worker and API.")] = False,
 ) -> None:
     """Run PostgreSQL, Temporal, the worker and the API on this machine, without Docker and without an API key."""
@@ -44,14 +48,22 @@ async def _run_until_stopped(options: "Options") -> None:
 
 def _greet(running: "Running", options: "Options") -> None:
     models = ", ".join(running.models) or "the demo model, since no provider's key is set (try OPENAI_API_KEY=…)"
-    here = "" if options.data == Path(".holdfast") else f"HOLDFAST_DATA={options.data} "
+    first, *rest = _suggestions(running, options)
     for name, value in (
         ("models", models),
         ("API", f"{running.url}/docs"),
         ("Temporal UI", running.temporal_ui_url),
         ("key (tenant dev)", running.key),
         ("logs", options.data / "logs"),
-        ("try", f'{here}holdfast chat support "where is order 1042?"'),
-        ("then", f'{here}holdfast chat support "refund order 1042"'),
+        ("try", first),
+        *(("then", suggestion) for suggestion in rest),
     ):
         typer.echo(f"{name:17} {value}")
+
+
+def _suggestions(running: "Running", options: "Options") -> list[str]:
+    here = "" if options.data == Path(".holdfast") else f"HOLDFAST_DATA={options.data} "
+    command = f"{here}{program()}"
+    if options.agents == _EXAMPLE:
+        return [f'{command} chat support "where is order 1042?"', f'{command} chat support "refund order 1042"']
+    return [f"{command} chat {running.agents[0]}", f"{command} runs list"]

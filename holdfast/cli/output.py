@@ -1,16 +1,30 @@
 """How the command line shows things: tables for people, `--json` for programs."""
 
 import json
+import os
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Limit = Annotated[int, typer.Option(help="How many at most.", min=1, max=100)]
+
 #: The width of a table that goes to a file or a pipe, in columns.
 _PIPE_WIDTH = 240
 
-Limit = Annotated[int, typer.Option(help="How many at most.", min=1, max=100)]
+
+def program() -> str:
+    """How to call this program from here: its name where the shell finds it, its path where it would not."""
+    called = Path(sys.argv[0])
+    found = shutil.which(called.name)
+    if found is not None and Path(found).resolve() == called.resolve():
+        return called.name
+    beside = os.path.relpath(called)
+    return str(called) if beside.startswith("..") else beside
 
 
 def show_json(value: Any) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import holdfast
 from holdfast.config import agents_yaml
+from holdfast.config.agents_yaml import AgentsFile
 from holdfast.config.models_yaml import load_models
 from holdfast.dev import providers, secrets
 from holdfast.dev.leftovers import ProcessList
@@ -65,6 +66,7 @@ class Running:
     temporal_ui_url: str
     key: str
     models: list[str]
+    agents: list[str]
 
 
 Launch = Callable[[], Awaitable[Child]]
@@ -107,19 +109,20 @@ class DevStack:
         """
         async with AsyncExitStack() as stack:
             stack.enter_context(self._prepared())
-            models, variables = await self._models(stack)
+            file, models, variables = await self._configuration(stack)
             stack.callback(self._stop_all)
             await asyncio.gather(
                 self._start("PostgreSQL", self._start_postgres), self._start("Temporal", self._start_temporal)
             )
             url = f"http://127.0.0.1:{self._options.port}"
             kept = secrets.load_or_make(self._data, url)
-            await self._set_up_database(kept)
+            await self._set_up_database(kept, file)
             environment = self._environment(kept, variables)
             await asyncio.gather(
                 self._start("worker", self._worker(environment)), self._start("API", self._api(environment))
             )
-            yield Running(url, f"http://127.0.0.1:{self._options.temporal_ui_port}", kept.key, models)
+            agents = [spec.name for spec in file.agents]
+            yield Running(url, f"http://127.0.0.1:{self._options.temporal_ui_port}", kept.key, models, agents)
 
     async def watch(self) -> None:
         """Start again what ends by itself, until cancelled.
@@ -156,7 +159,8 @@ class DevStack:
         require_free(options.temporal_port, "Temporal", "--temporal-port")
         require_free(options.temporal_ui_port, "the Temporal UI", "--temporal-ui-port")
 
-    async def _models(self, stack: AsyncExitStack) -> tuple[list[str], dict[str, str]]:
+    async def _configuration(self, stack: AsyncExitStack) -> tuple[AgentsFile, list[str], dict[str, str]]:
+        """The agents, the providers found, and the variables that the models file needs."""
         found, variables = providers.found_providers(os.environ)
         if not found:
             url = await stack.enter_async_context(providers.demo_model())
@@ -165,7 +169,7 @@ class DevStack:
         file = agents_yaml.load_agents(self._options.agents)
         models = load_models(file.models_path, {**os.environ, **variables}, allow_demo=True)
         agents_yaml.check_aliases(file, models.aliases, models.unusable)
-        return found, variables
+        return file, found, variables
 
     async def _start(self, name: str, launch: Launch) -> None:
         started = time.monotonic()
@@ -193,13 +197,13 @@ class DevStack:
         await self._temporal.start()
         return self._temporal.running
 
-    async def _set_up_database(self, kept: secrets.DevSecrets) -> None:
+    async def _set_up_database(self, kept: secrets.DevSecrets, file: AgentsFile) -> None:
         app_url = self._postgres.url(_APP_ROLE)
         await migrate(self._postgres.url(), app_url)
         database = Database(create_engine(app_url, pool_size=2))
         try:
             await Keys(database, kept.pepper).store(TENANT, PERSON, kept.key)
-            for spec in agents_yaml.load_agents(self._options.agents).agents:
+            for spec in file.agents:
                 await Agents(database).apply(TENANT, spec)
         finally:
             await database.close()

@@ -127,7 +127,8 @@ def _cost(reported: float | None) -> Decimal | None:
 
 
 def _retry_after(error: Exception) -> timedelta | None:
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    # The `response` that LiteLLM's errors carry is one it made up; the provider's headers stand beside it.
+    headers = getattr(error, "litellm_response_headers", None) or {}
     try:
         wanted = timedelta(seconds=float(headers["retry-after"]))
     except (KeyError, ValueError, TypeError, OverflowError):
