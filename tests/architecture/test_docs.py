@@ -1,0 +1,55 @@
+"""What the documentation says of the code is so."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from holdfast.config.agents_yaml import json_schema
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_schema_for_editors_is_the_one_that_is_enforced() -> None:
+    kept = ROOT / "docs" / "agents.schema.json"
+    schema = json_schema()
+
+    assert json.loads(kept.read_text()) == schema, (
+        "docs/agents.schema.json is out of date; write what json_schema() of holdfast/config/agents_yaml.py returns"
+    )
+
+
+def test_every_path_that_the_documents_name_exists() -> None:
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    named = {
+        path
+        for document in documents
+        for path in re.findall(
+            r"[`(]((?:holdfast|workflows|activities|worker|api|tests|docs|examples)/[\w./-]+)[`)]", document.read_text()
+        )
+    }
+
+    assert len(named) > 20
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_the_tool_and_the_agent_of_the_readme_work(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    (tool,) = re.findall(r"```python\n# shop/tools.py\n(.*?)```", readme, re.DOTALL)
+    (agents,) = re.findall(r"```yaml\n# agents.yaml\n(.*?)```", readme, re.DOTALL)
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "tools.py").write_text(tool)
+    (tmp_path / "agents.yaml").write_text(agents)
+    shutil.copy(ROOT / "examples/shop/models.yaml", tmp_path)
+    checked = subprocess.run(
+        [str(Path(sys.executable).parent / "holdfast"), "check", "agents.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert checked.returncode == 0, checked.stderr
+    assert "good (agents: desk; tools: cancel_order; aliases: quality)" in checked.stdout
