@@ -56,7 +56,7 @@ async def wire(settings: WorkerSettings) -> AsyncIterator[Parts]:
     tools = ToolRegistry.from_modules(file.tool_modules)
     _warn(models, agents_yaml.warnings(file, tools.names))
     database = Database(create_engine(settings.database_url.get_secret_value(), settings.database_pool_size))
-    runner = ToolRunner(settings.worker_max_activities)
+    runner = ToolRunner()
     try:
         await database.check_role()
         temporal = await client.connect()
@@ -64,7 +64,6 @@ async def wire(settings: WorkerSettings) -> AsyncIterator[Parts]:
         activities = _activities(settings, database, temporal, pool, tools, runner)
         yield Parts(_worker(settings, temporal, activities), database)
     finally:
-        runner.close()
         await database.close()
 
 

@@ -25,7 +25,15 @@ _WORD = re.compile(r"[a-z]+")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _QUOTED = re.compile(r"[\"“']([^\"”']+)[\"”']")
 _REASON = re.compile(r"\b(?:because|since|reason:?)\s+(.+)", re.IGNORECASE | re.DOTALL)
-_HUMAN = re.compile(r"\b(?:are you|you're|is this)\b.*\b(?:human|ai|bot|robot|person|machine|real)\b", re.IGNORECASE)
+# Bounded, since it is tried at each place of a text that may be long.
+_HUMAN = re.compile(
+    r"\b(?:are you|you\Wre|is this|(?:talking|speaking|chatting) (?:to|with))\b.{0,80}?"
+    r"\b(?:human|ai|bot|robot|person|machine|real)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+#: A number with more digits than this names nothing.
+_MOST_DIGITS = 15
 
 _FILLERS = frozenset(
     "a an and for i is it me my of on or please the this to was what with you your".split()  # noqa: SIM905 -- a list of words reads better as a sentence
@@ -101,7 +109,7 @@ def _score(said: set[str], tool: dict[str, Any]) -> int:
 
 def _fill(asked: str, parameters: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Arguments found in the message, and the names of required ones that are not there."""
-    numbers = iter(_NUMBER.findall(asked))
+    numbers = (number for number in _NUMBER.findall(asked) if len(number) <= _MOST_DIGITS)
     required = parameters.get("required") or []
     arguments: dict[str, Any] = {}
     for name, schema in (parameters.get("properties") or {}).items():
@@ -155,7 +163,7 @@ def _about_results(results: list[str]) -> str:
 def _about_result(result: str) -> str:
     try:
         value = json.loads(result)
-    except ValueError:
+    except (ValueError, RecursionError):
         return f"The tool answered: {result[:500]}"
     if isinstance(value, dict) and set(value) == {"error"}:
         return f"That did not work out. I was told: {value['error']}"

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from holdfast.domain.tools import DECLARATION_ATTRIBUTE, Declaration, Idempotenc
 
 #: A parameter of this name is ours to fill, the same for each repeat of a call; the model never sees it.
 KEY_PARAMETER = "idempotency_key"
+
+#: What OpenAI and Anthropic take as a function's name, as far as Python can name one.
+_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
 class ArgumentsRefused(Exception):
@@ -85,6 +89,9 @@ def tool_from_function(function: Callable[..., Any]) -> Tool:
         ConfigurationError: a parameter has no type, one that has no schema, or a name that can't be taken.
     """
     name = getattr(function, "__name__", repr(function))
+    if not _NAME.fullmatch(name):
+        # One such name, and a provider refuses every request of each agent that is offered the tool.
+        raise ConfigurationError(f"tool {name}: a tool's name is at most 64 letters (a to z), digits and underscores")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         # Called, it would have done nothing yet.
         raise ConfigurationError(f"tool {name}: yields its result; return it, as a list for instance")

@@ -1,9 +1,10 @@
 """Running one tool: in a thread if it is synchronous, cut at its timeout, its result turned into text for the model."""
 
 import asyncio
+import contextlib
 import inspect
+import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -47,10 +48,7 @@ Outcome = Returned | Raised | TimedOut
 
 
 class ToolRunner:
-    """Runs tools. Synchronous ones get a thread of their own pool, so that a slow one never stops the event loop."""
-
-    def __init__(self, threads: int) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tool")
+    """Runs tools. A synchronous one gets a thread of its own, so that a slow one never stops the event loop."""
 
     async def run(self, tool: Tool, arguments: dict[str, Any], idempotency_key: str) -> Outcome:
         """Call a tool with validated arguments. Never raises what the tool raises."""
@@ -58,7 +56,7 @@ class ToolRunner:
         try:
             call = partial(tool.function, **_values(tool, arguments, idempotency_key))
             async with limit:
-                return await self._call(call, is_async=inspect.iscoroutinefunction(tool.function))
+                return await _call(call, is_async=inspect.iscoroutinefunction(tool.function))
         except TimeoutError as error:
             # A TimeoutError of the tool's own, before the time is up, is a failure like any other.
             return TimedOut(tool.declaration.timeout_s) if limit.expired() else _raised(error)
@@ -71,16 +69,32 @@ class ToolRunner:
             # The tool is the user's code: whatever it raises is for the model to read. `sys.exit` ends no worker.
             return _raised(error)
 
-    def close(self) -> None:
-        """Take no more calls; those that run are left to end."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _call(self, call: Callable[[], Any], *, is_async: bool) -> Returned | Raised:
-        if is_async:
-            return Returned(_as_text(await call()))
-        finished = await asyncio.get_running_loop().run_in_executor(self._threads, _finished, call)
-        # A plain function around an asynchronous one has done nothing yet.
-        return finished if isinstance(finished, Returned | Raised) else Returned(_as_text(await finished))
+async def _call(call: Callable[[], Any], *, is_async: bool) -> Returned | Raised:
+    if is_async:
+        return Returned(_as_text(await call()))
+    finished = await _in_a_thread(call)
+    # A plain function around an asynchronous one has done nothing yet.
+    return finished if isinstance(finished, Returned | Raised) else Returned(_as_text(await finished))
+
+
+async def _in_a_thread(call: Callable[[], Any]) -> Returned | Raised | Awaitable[Any]:
+    # Not in a pool: one that hangs beyond its timeout would take a place in it for good, and a pool's threads are
+    # waited for when the process ends.
+    loop = asyncio.get_running_loop()
+    arrived: asyncio.Future[Returned | Raised | Awaitable[Any]] = loop.create_future()
+
+    def work() -> None:
+        finished = _finished(call)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(arrive, finished)
+
+    def arrive(finished: Returned | Raised | Awaitable[Any]) -> None:
+        if not arrived.done():
+            arrived.set_result(finished)
+
+    threading.Thread(target=work, name="tool", daemon=True).start()
+    return await arrived
 
 
 def _finished(call: Callable[[], Any]) -> Returned | Raised | Awaitable[Any]:

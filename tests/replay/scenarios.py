@@ -23,7 +23,11 @@ async def tool(ada: Caller, stage: Stage) -> Json:
 
 async def several_tools(ada: Caller, stage: Stage) -> Json:
     """Calls that are allowed, confirmed and denied, in one step."""
-    calls = [("look_up", {"marker": "m"}), ("pay", {"marker": "m", "amount": 1}), ("delete", {"marker": "m"})]
+    calls: list[tuple[str, Json | str]] = [
+        ("look_up", {"marker": "m"}),
+        ("pay", {"marker": "m", "amount": 1}),
+        ("delete", {"marker": "m"}),
+    ]
     stage.provider.script(ToolCalls(calls))
     return await _decided(ada, "approve")
 

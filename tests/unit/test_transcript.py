@@ -1,0 +1,67 @@
+"""The transcript that a model is given is one that every provider takes."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.domain.messages import NO_RESULT, PastRun, PastStep, RequestedToolCall, ToolExchange, as_chat
+from tests.unit.builders import texts
+
+SYSTEM = "You are Mira."
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[PastRun]:
+    numbers = iter(range(1_000))
+
+    def exchange() -> ToolExchange:
+        call = RequestedToolCall(tool=draw(texts), arguments=draw(texts))
+        return ToolExchange(f"call_{next(numbers)}", call, draw(st.none() | texts))
+
+    def step() -> PastStep:
+        return PastStep(draw(texts), tuple(exchange() for _ in range(draw(st.integers(1, 3)))))
+
+    return [
+        PastRun(draw(texts), tuple(step() for _ in range(draw(st.integers(0, 2)))), draw(st.none() | texts))
+        for _ in range(draw(st.integers(0, 3)))
+    ]
+
+
+@given(conversations())
+def test_each_tool_call_is_followed_by_exactly_one_result(runs: list[PastRun]) -> None:
+    chat = as_chat(SYSTEM, runs)
+    open_calls: list[str] = []
+    for message in chat:
+        if message["role"] == "tool":
+            assert isinstance(message["content"], str)
+            assert message["tool_call_id"] == open_calls.pop(0)
+            continue
+        assert not open_calls
+        open_calls = [call["id"] for call in message.get("tool_calls", [])]
+    assert not open_calls
+
+
+@given(conversations())
+def test_nothing_that_was_said_is_lost_or_moved(runs: list[PastRun]) -> None:
+    chat = as_chat(SYSTEM, runs)
+    assert [message["content"] for message in chat if message["role"] == "system"] == [SYSTEM]
+    assert chat[0]["role"] == "system"
+    assert [message["content"] for message in chat if message["role"] == "user"] == [run.user_text for run in runs]
+    said = [m["content"] for m in chat if m["role"] == "assistant" and "tool_calls" not in m]
+    assert said == [run.reply for run in runs if run.reply is not None]
+
+
+def test_a_call_without_a_result_is_said_not_to_have_run() -> None:
+    call = RequestedToolCall("refund_order", '{"order_id": 1042}')
+    unknown, empty = ToolExchange("call_1", call, None), ToolExchange("call_2", call, "")
+    assert as_chat(SYSTEM, [PastRun("Refund it.", (PastStep("", (unknown, empty)),))])[2:] == [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"id": name, "type": "function", "function": {"name": call.tool, "arguments": call.arguments}}
+                for name in ("call_1", "call_2")
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": NO_RESULT},
+        {"role": "tool", "tool_call_id": "call_2", "content": ""},
+    ]
