@@ -44,7 +44,8 @@ class TurnActivities:
         """Take the turn, if it is this run's; and take note that the workflow has started."""
         async with self._database.tenant(run.tenant_id) as connection:
             taken = await turns.take(connection, run.tenant_id, run.run_id)
-            await outbox.heard_start(connection, run.tenant_id, run.run_id)
+            if taken is None or taken.has_ended:
+                await outbox.heard_start(connection, run.tenant_id, run.run_id)
         if taken is None:
             return Turn(taken=False)
         if taken.has_ended:

@@ -67,15 +67,21 @@ SELECT r.run_id,
          AS user_text,
        (SELECT text FROM messages m WHERE m.tenant_id = r.tenant_id AND m.run_id = r.run_id AND m.role = 'assistant')
          AS reply,
-       s.step, s.text AS step_text, t.tool_call_id, t.tool, t.arguments_raw, left(t.result, :characters) AS result,
+       t.step, t.step_text, t.tool_call_id, t.tool, t.arguments_raw, left(t.result, :characters) AS result,
        length(t.result) AS result_length, t.error
-FROM (SELECT own.* FROM runs own JOIN runs this ON this.tenant_id = own.tenant_id
-        AND this.conversation_id = own.conversation_id AND own.position <= this.position
-      WHERE this.tenant_id = :tenant_id AND this.run_id = :run_id
-      ORDER BY own.position DESC LIMIT :runs) r
-LEFT JOIN (tool_calls t JOIN steps s ON s.tenant_id = t.tenant_id AND s.run_id = t.run_id AND s.step = t.step)
-  ON t.tenant_id = r.tenant_id AND t.run_id = r.run_id
-ORDER BY r.position, s.step, t.position
+FROM runs this
+CROSS JOIN LATERAL (
+  SELECT * FROM runs own
+  WHERE own.tenant_id = this.tenant_id AND own.conversation_id = this.conversation_id AND own.position <= this.position
+  ORDER BY own.position DESC LIMIT :runs
+) r
+LEFT JOIN LATERAL (
+  SELECT call.*, step.text AS step_text FROM tool_calls call
+  JOIN steps step ON step.tenant_id = call.tenant_id AND step.run_id = call.run_id AND step.step = call.step
+  WHERE call.tenant_id = r.tenant_id AND call.run_id = r.run_id
+) t ON true
+WHERE this.tenant_id = :tenant_id AND this.run_id = :run_id
+ORDER BY r.position, t.step, t.position
 """)
 
 

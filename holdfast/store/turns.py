@@ -28,32 +28,32 @@ SELECT EXISTS (
 )
 """)
 
+# With the turn, the outbox hears that the workflow has started.
 _TAKE = text("""
 WITH turn AS (
   UPDATE conversations SET turn_run_id = :run_id WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id
+), heard AS (
+  DELETE FROM outbox WHERE tenant_id = :tenant_id AND run_id = :run_id AND kind = 'start'
 )
 UPDATE runs SET status = 'running' WHERE tenant_id = :tenant_id AND run_id = :run_id AND status = 'queued'
 """)
 
-_FREE = text("""
-UPDATE conversations SET turn_run_id = NULL
-WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND turn_run_id = :run_id
-""")
-
-_NEXT = text("""
-SELECT agent, message_id FROM runs
-WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND status = 'queued'
-ORDER BY position LIMIT 1
-""")
-
-# Whoever waits for the reply is woken by the commit.
+# Whoever waits for the reply is woken by the commit. Answers with the run that is next.
 _END = text("""
 WITH ended AS (
   UPDATE runs SET status = :status, degraded = :degraded, error = :error, completed_at = clock_timestamp()
   WHERE tenant_id = :tenant_id AND run_id = :run_id AND status IN ('queued', 'running', 'requires_confirmation')
   RETURNING run_id
+), freed AS (
+  UPDATE conversations SET turn_run_id = NULL
+  WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND turn_run_id = :run_id
+), following AS (
+  SELECT agent, message_id FROM runs
+  WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND status = 'queued' AND run_id <> :run_id
+  ORDER BY position LIMIT 1
 )
-SELECT pg_notify('holdfast_runs', run_id) FROM ended
+SELECT (SELECT CAST(pg_notify('holdfast_runs', run_id) AS text) FROM ended),
+       (SELECT agent FROM following) AS agent, (SELECT message_id FROM following) AS message_id
 """)
 
 _OPEN_BEFORE = text("""
@@ -109,11 +109,9 @@ async def end(
     """End a run and free the turn, if it has it. Answers with the workflow of the run that is next, if one waits."""
     of_run = {"tenant_id": tenant_id, "run_id": run_id}
     row = (await connection.execute(_LOCK, of_run)).one()
-    await connection.execute(_END, {**of_run, "status": status, "degraded": degraded, "error": error})
-    conversation = {**of_run, "conversation_id": row.conversation_id}
-    await connection.execute(_FREE, conversation)
-    following = (await connection.execute(_NEXT, conversation)).one_or_none()
-    return None if following is None else workflow_id(tenant_id, following.agent, following.message_id)
+    values = {"status": status, "degraded": degraded, "error": error, "conversation_id": row.conversation_id}
+    following = (await connection.execute(_END, {**of_run, **values})).one()
+    return None if following.agent is None else workflow_id(tenant_id, following.agent, following.message_id)
 
 
 async def open_before(connection: AsyncConnection, tenant_id: str, run_id: str) -> list[OpenRun]:

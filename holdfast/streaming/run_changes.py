@@ -1,7 +1,7 @@
 """Waiting for a run to change, without polling: one listening connection a process, woken by PostgreSQL's NOTIFY.
 
-A notification says only which run changed. Whoever waits reads the row again, and reads it every second besides, so
-that a notification lost with its connection costs a second and nothing else.
+A notification says only which run changed; whoever waits reads the row again. What is notified while the connection is
+down is lost, so everybody looks when it is back, and now and then besides.
 """
 
 import asyncio
@@ -19,8 +19,11 @@ log = logging.getLogger(__name__)
 #: The channel that `holdfast.store` notifies; the payload is the run's id.
 CHANNEL = "holdfast_runs"
 
-#: How long to go without a notification before looking anyway, in seconds.
-_LOOK_AGAIN_S = 1.0
+#: How long to go without a notification before looking anyway, in seconds: each look is a transaction.
+_LOOK_AGAIN_S = 5.0
+
+#: How long to rest before listening again, in seconds.
+_LISTEN_AGAIN_S = 1.0
 
 State = TypeVar("State")
 
@@ -74,17 +77,24 @@ class RunChanges:
                     await self._listen_on(raw.driver_connection)
             except (OSError, SQLAlchemyError) as error:
                 log.warning("listening for run changes failed, trying again: %s", type(error).__name__)
-            await asyncio.sleep(_LOOK_AGAIN_S)
+            await asyncio.sleep(_LISTEN_AGAIN_S)
 
     async def _listen_on(self, connection: Any) -> None:
         ended = asyncio.Event()
         connection.add_termination_listener(lambda _: ended.set())
         await connection.add_listener(CHANNEL, self._wake)
+        self._wake_all()
         try:
             await ended.wait()
         finally:
             if not connection.is_closed():
                 await connection.remove_listener(CHANNEL, self._wake)
+
+    def _wake_all(self) -> None:
+        # What was notified while nobody listened is lost: let everybody look.
+        for events in self._waiting.values():
+            for changed in events:
+                changed.set()
 
     def _wake(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
         for changed in self._waiting.get(str(payload), ()):
