@@ -43,6 +43,7 @@ def next_acts(calls: list[ToolCall], tools: ToolRegistry) -> list[ProposedCall]:
             tool=call.tool,
             act=_ACT.get(call.status, NextAct.SKIP),
             timeout_s=tool.declaration.timeout_s if (tool := tools.get(call.tool)) else 0.0,
+            only_reads=call.effect is Effect.READ,
         )
         for call in calls
     ]

@@ -116,7 +116,8 @@ class MessageWorkflow:
         reference = CallRef(self._run.tenant_id, self._run.run_id, call.tool_call_id)
         if call.act is NextAct.CONFIRM and not await self._is_confirmed(reference, call.tool):
             return
-        await stubs.execute_tool(reference, call.tool, timedelta(seconds=call.timeout_s))
+        allowed = timedelta(seconds=call.timeout_s)
+        await stubs.execute_tool(reference, call.tool, allowed, only_reads=call.only_reads)
 
     async def _is_confirmed(self, call: CallRef, tool: str) -> bool:
         requested = await stubs.request_confirmation(call, tool)

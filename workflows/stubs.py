@@ -8,6 +8,7 @@ sandbox. A test compares each stub's name and types with the activity that is re
 """
 
 from datetime import timedelta
+from typing import TypedDict
 
 from holdfast.domain.steps import (
     CallRef,
@@ -45,6 +46,13 @@ _AROUND_A_TOOL = timedelta(minutes=10)
 
 #: Type of error with which `call_model` says that the agent's patience has run out.
 MODELS_EXHAUSTED = "ModelsExhausted"
+
+
+class _ToolOptions(TypedDict):
+    result_type: type[ToolOutcome]
+    start_to_close_timeout: timedelta
+    retry_policy: RetryPolicy
+    summary: str
 
 
 async def begin_turn(run: RunRef) -> Turn:
@@ -112,17 +120,22 @@ async def check_confirmation(check: ConfirmationCheck, tool: str) -> Confirmatio
     return outcome
 
 
-async def execute_tool(call: CallRef, tool: str, allowed: timedelta) -> ToolOutcome:
-    """Reserve a call in the ledger, run it, settle it."""
-    outcome: ToolOutcome = await workflow.execute_activity(
-        "execute_tool",
-        call,
-        result_type=ToolOutcome,
-        start_to_close_timeout=allowed + _AROUND_A_TOOL,
-        heartbeat_timeout=HEARTBEAT_TIMEOUT,
-        retry_policy=_UNTIL_IT_WORKS,
-        summary=f"run {tool}",
-    )
+async def execute_tool(call: CallRef, tool: str, allowed: timedelta, *, only_reads: bool) -> ToolOutcome:
+    """Reserve a call in the ledger, run it, settle it.
+
+    A tool that only reads may begin anew at will, so it runs where the workflow does, and costs no round trip.
+    """
+    options: _ToolOptions = {
+        "result_type": ToolOutcome,
+        "start_to_close_timeout": allowed + _AROUND_A_TOOL,
+        "retry_policy": _UNTIL_IT_WORKS,
+        "summary": f"run {tool}",
+    }
+    outcome: ToolOutcome
+    if only_reads:
+        outcome = await workflow.execute_local_activity("execute_tool", call, **options)
+    else:
+        outcome = await workflow.execute_activity("execute_tool", call, heartbeat_timeout=HEARTBEAT_TIMEOUT, **options)
     return outcome
 
 

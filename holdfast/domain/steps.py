@@ -62,12 +62,13 @@ class NextAct(StrEnum):
 
 @dataclass(frozen=True)
 class ProposedCall:
-    """A tool call the model asked for, as far as the workflow needs to know it."""
+    """A tool call the model asked for, as far as the workflow needs to know it. `only_reads`: it changes nothing."""
 
     tool_call_id: str
     tool: str
     act: NextAct
     timeout_s: float = 0.0
+    only_reads: bool = False
 
 
 @dataclass(frozen=True)
