@@ -19,9 +19,6 @@ _DYNAMIC_CONFIG = (
 #: More than doubles the rate of starts, and survives kill -9.
 _PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL")
 
-#: A third less CPU for some more memory: Go collects its garbage less often.
-_ENVIRONMENT = {"GOGC": "400"}
-
 
 class Temporal:
     """An embedded Temporal server on loopback; `ui_port` None starts it without the Web UI."""
@@ -44,7 +41,7 @@ class Temporal:
             Unavailable: it did not start; the text quotes its log.
             ConfigurationError: the program is not installed.
         """
-        self.child = Child("Temporal", self._command(), log=self._log, env=_ENVIRONMENT)
+        self.child = Child("Temporal", self._command(), log=self._log)
         await self.child.wait_until(self._accepts, timeout_s=60)
 
     @property
