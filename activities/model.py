@@ -70,7 +70,7 @@ class ModelActivities:
         """What to ask; or the answer, stored by an attempt that died before Temporal heard of it, or before a reset."""
         async with self._database.tenant(step.tenant_id) as connection:
             if await steps.find(connection, step.tenant_id, step.run_id, step.step) is not None:
-                calls = await tool_calls.of_run(connection, step.tenant_id, step.run_id, step.step)
+                calls = await tool_calls.of_step(connection, step.tenant_id, step.run_id, step.step)
                 return ModelAnswer(next_acts(calls, self._tools))
             run = await runs.get(connection, step.tenant_id, step.run_id)
             past = await messages.transcript(
@@ -123,7 +123,7 @@ class ModelActivities:
             if is_first:
                 await tool_calls.propose(connection, step.tenant_id, proposals)
                 await audit.append(connection, step.tenant_id, *_entries(step, completion, proposals))
-            calls = await tool_calls.of_run(connection, step.tenant_id, step.run_id, step.step) if proposals else []
+            calls = await tool_calls.of_step(connection, step.tenant_id, step.run_id, step.step) if proposals else []
         return ModelAnswer(next_acts(calls, self._tools))
 
 

@@ -21,6 +21,7 @@ from temporalio import activity
 from activities.heartbeat import heartbeating
 from holdfast.domain.confirmations import arguments_digest
 from holdfast.domain.errors import Unavailable
+from holdfast.domain.messages import OUTCOME_UNKNOWN
 from holdfast.domain.steps import CallRef, ToolOutcome
 from holdfast.domain.tools import ToolCall, ToolCallStatus, may_run_again
 from holdfast.store import audit, tool_calls
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 
 #: How long to wait before storing an outcome again, in seconds.
 _STORE_AGAIN_S = 0.5
-
-_UNKNOWN = "The outcome is unknown: the call may or may not have taken effect. Do not repeat it; tell the user."
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def _settlement(reserved: _Reserved, outcome: Outcome) -> _Settlement:
 
 
 def _ambiguous() -> _Settlement:
-    return _Settlement(ToolCallStatus.AMBIGUOUS, error=_UNKNOWN)
+    return _Settlement(ToolCallStatus.AMBIGUOUS, error=OUTCOME_UNKNOWN)
 
 
 async def _settle(

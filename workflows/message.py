@@ -5,6 +5,7 @@ model call, whatever the length of the conversation.
 """
 
 import asyncio
+import contextlib
 from datetime import timedelta
 
 from holdfast.domain.confirmations import ConfirmationStatus
@@ -129,9 +130,13 @@ class MessageWorkflow:
         return status is ConfirmationStatus.APPROVED
 
     async def _finish(self, ending: Ending) -> str:
-        # In a task of its own, so that a cancellation, also one that comes now, leaves no turn held.
         finish = Finish(self._run.tenant_id, self._run.run_id, ending, self._steps_answered)
-        passed = await asyncio.shield(asyncio.ensure_future(stubs.finish_turn(finish)))
+        # In a task of its own, and waited for whatever comes: a cancellation in this moment must leave no turn held.
+        finishing = asyncio.ensure_future(stubs.finish_turn(finish))
+        while not finishing.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(finishing)
+        passed = finishing.result()
         self._show_state(_STATE_AT_END.get(ending, "completed"))
         if passed.next_workflow_id is not None:
             await self._wake(passed.next_workflow_id)

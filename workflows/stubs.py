@@ -8,7 +8,6 @@ sandbox. A test compares each stub's name and types with the activity that is re
 """
 
 from datetime import timedelta
-from typing import TypedDict
 
 from holdfast.domain.steps import (
     CallRef,
@@ -29,8 +28,12 @@ from temporalio.common import RetryPolicy
 #: A database step takes milliseconds; one that does not is tried again, until the database is back.
 _DATABASE_STEP = timedelta(seconds=10)
 _UNTIL_IT_WORKS = RetryPolicy(
-    initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10), backoff_coefficient=2
+    initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=30), backoff_coefficient=2
 )
+
+#: A local activity that is to wait longer than this before its next attempt waits by a timer of the workflow. Without
+#: it, the workflow's task would be kept alive by heartbeats, three events each: an outage of days would fill a history.
+_LONGEST_WAIT_IN_PLACE = timedelta(seconds=5)
 
 #: A worker that died is noticed within this time, and the step begins again elsewhere.
 HEARTBEAT_TIMEOUT = timedelta(seconds=5)
@@ -48,13 +51,6 @@ _AROUND_A_TOOL = timedelta(minutes=10)
 MODELS_EXHAUSTED = "ModelsExhausted"
 
 
-class _ToolOptions(TypedDict):
-    result_type: type[ToolOutcome]
-    start_to_close_timeout: timedelta
-    retry_policy: RetryPolicy
-    summary: str
-
-
 async def begin_turn(run: RunRef) -> Turn:
     """Take the conversation's turn, or learn that an earlier run has it."""
     turn: Turn = await workflow.execute_local_activity(
@@ -63,6 +59,7 @@ async def begin_turn(run: RunRef) -> Turn:
         result_type=Turn,
         start_to_close_timeout=_DATABASE_STEP,
         retry_policy=_UNTIL_IT_WORKS,
+        local_retry_threshold=_LONGEST_WAIT_IN_PLACE,
         summary="take the conversation's turn",
     )
     return turn
@@ -102,6 +99,7 @@ async def request_confirmation(call: CallRef, tool: str) -> ConfirmationRequeste
         result_type=ConfirmationRequested,
         start_to_close_timeout=_DATABASE_STEP,
         retry_policy=_UNTIL_IT_WORKS,
+        local_retry_threshold=_LONGEST_WAIT_IN_PLACE,
         summary=f"ask for confirmation of {tool}",
     )
     return requested
@@ -115,6 +113,7 @@ async def check_confirmation(check: ConfirmationCheck, tool: str) -> Confirmatio
         result_type=ConfirmationOutcome,
         start_to_close_timeout=_DATABASE_STEP,
         retry_policy=_UNTIL_IT_WORKS,
+        local_retry_threshold=_LONGEST_WAIT_IN_PLACE,
         summary=f"read the decision on {tool}",
     )
     return outcome
@@ -125,17 +124,27 @@ async def execute_tool(call: CallRef, tool: str, allowed: timedelta, *, only_rea
 
     A tool that only reads may begin anew at will, so it runs where the workflow does, and costs no round trip.
     """
-    options: _ToolOptions = {
-        "result_type": ToolOutcome,
-        "start_to_close_timeout": allowed + _AROUND_A_TOOL,
-        "retry_policy": _UNTIL_IT_WORKS,
-        "summary": f"run {tool}",
-    }
     outcome: ToolOutcome
     if only_reads:
-        outcome = await workflow.execute_local_activity("execute_tool", call, **options)
+        outcome = await workflow.execute_local_activity(
+            "execute_tool",
+            call,
+            result_type=ToolOutcome,
+            start_to_close_timeout=allowed + _AROUND_A_TOOL,
+            retry_policy=_UNTIL_IT_WORKS,
+            local_retry_threshold=_LONGEST_WAIT_IN_PLACE,
+            summary=f"run {tool}",
+        )
     else:
-        outcome = await workflow.execute_activity("execute_tool", call, heartbeat_timeout=HEARTBEAT_TIMEOUT, **options)
+        outcome = await workflow.execute_activity(
+            "execute_tool",
+            call,
+            result_type=ToolOutcome,
+            start_to_close_timeout=allowed + _AROUND_A_TOOL,
+            heartbeat_timeout=HEARTBEAT_TIMEOUT,
+            retry_policy=_UNTIL_IT_WORKS,
+            summary=f"run {tool}",
+        )
     return outcome
 
 
@@ -147,6 +156,7 @@ async def finish_turn(finish: Finish) -> TurnPassed:
         result_type=TurnPassed,
         start_to_close_timeout=_DATABASE_STEP,
         retry_policy=_UNTIL_IT_WORKS,
+        local_retry_threshold=_LONGEST_WAIT_IN_PLACE,
         summary=f"finish: {finish.ending}",
     )
     return passed

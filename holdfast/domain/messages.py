@@ -69,8 +69,11 @@ class PastRun:
 #: A message in OpenAI's chat form, which is what LiteLLM takes for every provider.
 ChatMessage = dict[str, Any]
 
-#: What the model is told of a call that never got a result, so that no call stands in a transcript without one.
+#: What the model is told of a call that was never run, so that no call stands in a transcript without a result.
 NO_RESULT = "This call was not run."
+
+#: What the model is told of a call that was handed to its tool, and of which nothing was heard.
+OUTCOME_UNKNOWN = "The outcome is unknown: the call may or may not have taken effect. Do not repeat it; tell the user."
 
 
 def as_chat(system_prompt: str, runs: list[PastRun]) -> list[ChatMessage]:

@@ -20,8 +20,8 @@ from holdfast.temporal.client import MessageWorkflows
 
 log = logging.getLogger(__name__)
 
-#: How old a word must be: younger ones are still being said by whoever committed them.
-_OVERDUE = timedelta(seconds=2)
+#: How long a word belongs to the relay that is saying it: longer than Temporal is waited for.
+_CLAIMED_FOR = timedelta(seconds=3)
 
 #: How long to rest between two looks, in seconds.
 _REST_S = 1.0
@@ -31,7 +31,7 @@ _BATCH = 50
 
 
 class Relay:
-    """Runs in every API process; several of them share the work, since each word is locked while it is said."""
+    """Runs in every API process; several of them share the work, since each word is claimed before it is said."""
 
     def __init__(self, database: Database, workflows: MessageWorkflows) -> None:
         self._database = database
@@ -49,20 +49,21 @@ class Relay:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def relay_overdue(self) -> int:
-        """Say one batch of overdue words; answers with how many Temporal acknowledged."""
+    async def relay_due(self) -> int:
+        """Say one batch of words that are due; answers with how many Temporal acknowledged."""
         async with self._database.relay() as connection:
-            words = await outbox.overdue(connection, _OVERDUE, _BATCH)
-            heard = await asyncio.gather(*(self._say(word) for word in words))
-            acknowledged = [word for word, is_heard in zip(words, heard, strict=True) if is_heard]
-            if acknowledged:
+            words = await outbox.claim(connection, _CLAIMED_FOR, _BATCH)
+        heard = await asyncio.gather(*(self._say(word) for word in words))
+        acknowledged = [word for word, is_heard in zip(words, heard, strict=True) if is_heard]
+        if acknowledged:
+            async with self._database.relay() as connection:
                 await outbox.remove(connection, acknowledged)
         return len(acknowledged)
 
     async def _run(self) -> None:
         while True:
             try:
-                while await self.relay_overdue() == _BATCH:
+                while await self.relay_due() == _BATCH:
                     continue
             except (HoldfastError, SQLAlchemyError) as error:
                 log.warning("the relay can't work now, trying again: %s", type(error).__name__)

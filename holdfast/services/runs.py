@@ -1,6 +1,7 @@
 """Runs as their readers see them: state, steps, tool calls, usage, reply."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -41,13 +42,14 @@ class Runs:
             run = await runs.find(connection, tenant_id, run_id)
             if run is None:
                 raise NotFound("run", run_id)
-            return await _detail(connection, run)
+            (detail,) = await _details(connection, tenant_id, [run])
+            return detail
 
     async def page(self, tenant_id: str, *, status: RunStatus | None, after: str | None, limit: int) -> list[RunDetail]:
         """A page of runs, newest first."""
         async with self._database.tenant(tenant_id) as connection:
             found = await runs.page(connection, tenant_id, status=status, after=after, limit=limit)
-            return [await _detail(connection, run) for run in found]
+            return await _details(connection, tenant_id, found)
 
     async def wait(self, tenant_id: str, run_id: str, timeout_s: float) -> RunStatus:
         """Wait until a run has ended, or needs a person; answers with its status then, or when the time is up.
@@ -71,11 +73,29 @@ def _needs_no_waiting(status: RunStatus) -> bool:
     return status not in OPEN or status is RunStatus.REQUIRES_CONFIRMATION
 
 
-async def _detail(connection: AsyncConnection, run: Run) -> RunDetail:
-    return RunDetail(
-        run=run,
-        reply=await messages.reply_of(connection, run.tenant_id, run.run_id),
-        steps=await steps.of_run(connection, run.tenant_id, run.run_id),
-        tool_calls=await tool_calls.of_run(connection, run.tenant_id, run.run_id),
-        usage=await runs.usage_of(connection, run.tenant_id, run.run_id),
+async def _details(connection: AsyncConnection, tenant_id: str, found: list[Run]) -> list[RunDetail]:
+    """Runs with all that came of them, by one query a kind, however many there are."""
+    run_ids = [run.run_id for run in found]
+    replies = await messages.replies_of(connection, tenant_id, run_ids)
+    all_steps = await steps.of_runs(connection, tenant_id, run_ids)
+    all_calls = await tool_calls.of_runs(connection, tenant_id, run_ids)
+    return [
+        RunDetail(
+            run=run,
+            reply=replies.get(run.run_id),
+            steps=(own := [step for step in all_steps if step.run_id == run.run_id]),
+            tool_calls=[call for call in all_calls if call.run_id == run.run_id],
+            usage=_usage(own),
+        )
+        for run in found
+    ]
+
+
+def _usage(of: list[Step]) -> Usage:
+    costs = [step.cost_usd for step in of if step.cost_usd is not None]
+    return Usage(
+        prompt_tokens=sum(step.prompt_tokens for step in of),
+        completion_tokens=sum(step.completion_tokens for step in of),
+        # One call without a price makes the whole run unpriced.
+        cost_usd=sum(costs, Decimal(0)) if len(costs) == len(of) else None,
     )

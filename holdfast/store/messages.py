@@ -7,7 +7,8 @@ from sqlalchemy import bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast.domain.messages import Message, PastRun, PastStep, RequestedToolCall, Role, ToolExchange
+from holdfast.domain.messages import OUTCOME_UNKNOWN, Message, PastRun, PastStep, RequestedToolCall, Role, ToolExchange
+from holdfast.domain.tools import ToolCallStatus
 from holdfast.store.tables import messages
 
 # One statement, so that acceptance costs one round trip: the conversation, the run, the message and the word to
@@ -58,7 +59,9 @@ WHERE tenant_id = :tenant_id AND run_id = :run_id
 ON CONFLICT (tenant_id, run_id, role) DO NOTHING
 """)
 
-_REPLY = text("SELECT text FROM messages WHERE tenant_id = :tenant_id AND run_id = :run_id AND role = 'assistant'")
+_REPLIES = text("""
+SELECT run_id, text FROM messages WHERE tenant_id = :tenant_id AND run_id = ANY(:run_ids) AND role = 'assistant'
+""")
 
 # The transcript up to and with a run: the newest `runs` runs, each with its texts and its tool-calling steps.
 _TRANSCRIPT = text("""
@@ -68,7 +71,7 @@ SELECT r.run_id,
        (SELECT text FROM messages m WHERE m.tenant_id = r.tenant_id AND m.run_id = r.run_id AND m.role = 'assistant')
          AS reply,
        t.step, t.step_text, t.tool_call_id, t.tool, t.arguments_raw, left(t.result, :characters) AS result,
-       length(t.result) AS result_length, t.error
+       length(t.result) AS result_length, t.error, t.status
 FROM runs this
 CROSS JOIN LATERAL (
   SELECT * FROM runs own
@@ -105,10 +108,10 @@ async def store_reply(connection: AsyncConnection, tenant_id: str, run_id: str, 
     )
 
 
-async def reply_of(connection: AsyncConnection, tenant_id: str, run_id: str) -> str | None:
-    """The text of a run's reply; None while there is none."""
-    reply: str | None = await connection.scalar(_REPLY, {"tenant_id": tenant_id, "run_id": run_id})
-    return reply
+async def replies_of(connection: AsyncConnection, tenant_id: str, run_ids: list[str]) -> dict[str, str]:
+    """The replies of runs, by run; one that has none yet is left out."""
+    rows = await connection.execute(_REPLIES, {"tenant_id": tenant_id, "run_ids": run_ids})
+    return {row.run_id: row.text for row in rows}
 
 
 async def in_conversation(
@@ -159,7 +162,9 @@ def _exchange(row: Any) -> ToolExchange:
 
 def _shown(row: Any) -> str | None:
     if row.result is None:
-        return None if row.error is None else json.dumps({"error": row.error})
+        # Dispatched, in a run that has gone on without it: cancelled, or terminated from outside.
+        error = OUTCOME_UNKNOWN if row.status == ToolCallStatus.DISPATCHED else row.error
+        return None if error is None else json.dumps({"error": error})
     missing = row.result_length - len(row.result)
     return row.result if not missing else f"{row.result}\n[cut: {missing} of {row.result_length} characters left out]"
 

@@ -1,7 +1,7 @@
 """The outbox: words to Temporal that were committed with what they tell of, and wait until somebody has heard them.
 
 `start` waits until the run's workflow has begun its turn, `decided` until the workflow has read the decision; whoever
-reads removes the row in the same transaction. What is still here after a while was lost on the way, and is said again
+reads removes the row in the same transaction. What is still here when it is due was lost on the way, and is said again
 by `holdfast.services.relay`. A word said twice does no harm: a workflow's id starts it once, and a signal only wakes.
 """
 
@@ -25,10 +25,15 @@ DELETE FROM outbox
 WHERE tenant_id = :tenant_id AND run_id = :run_id AND kind = 'decided' AND subject_id = :confirmation_id
 """)
 
-_OVERDUE = text("""
-SELECT tenant_id, outbox_id, kind, workflow_id, run_id, subject_id FROM outbox
-WHERE created_at < clock_timestamp() - CAST(:age AS interval)
-ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED
+# Claimed by moving what is due into the future: no row is locked while Temporal is spoken to, and a claim that dies
+# with its process runs out.
+_CLAIM = text("""
+UPDATE outbox SET due_at = clock_timestamp() + CAST(:claimed_for AS interval)
+WHERE (tenant_id, outbox_id) IN (
+  SELECT tenant_id, outbox_id FROM outbox WHERE due_at <= clock_timestamp()
+  ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
+)
+RETURNING tenant_id, outbox_id, kind, workflow_id, run_id, subject_id
 """)
 
 _REMOVE = text("DELETE FROM outbox WHERE outbox_id = ANY(:outbox_ids)")
@@ -63,9 +68,9 @@ async def heard_decision(connection: AsyncConnection, tenant_id: str, run_id: st
     await connection.execute(_HEARD_DECISION, values)
 
 
-async def overdue(connection: AsyncConnection, age: timedelta, limit: int) -> list[Word]:
-    """Words of every tenant older than `age`, locked, so that no two relays say the same one at once."""
-    rows = await connection.execute(_OVERDUE, {"age": age, "limit": limit})
+async def claim(connection: AsyncConnection, claimed_for: timedelta, limit: int) -> list[Word]:
+    """Words of every tenant that are due, and that nobody else will be given for the time `claimed_for`."""
+    rows = await connection.execute(_CLAIM, {"claimed_for": claimed_for, "limit": limit})
     return [Word(**row._mapping) for row in rows]
 
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from sqlalchemy import Select, func, select, text
+from sqlalchemy import Select, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast.domain.runs import Run, RunStatus, Usage
-from holdfast.store.tables import runs, steps
+from holdfast.domain.runs import Run, RunStatus
+from holdfast.store.tables import runs
 
 _STATUS = text("SELECT status FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id")
 
@@ -38,18 +38,6 @@ async def page(
     if status is not None:
         query = query.where(runs.c.status == status)
     return [run_from_row(row) for row in await connection.execute(query)]
-
-
-async def usage_of(connection: AsyncConnection, tenant_id: str, run_id: str) -> Usage:
-    """Tokens and cost of a run's model calls. One call without a price makes the whole run unpriced."""
-    query = select(
-        func.coalesce(func.sum(steps.c.prompt_tokens), 0).label("prompt_tokens"),
-        func.coalesce(func.sum(steps.c.completion_tokens), 0).label("completion_tokens"),
-        func.coalesce(func.sum(steps.c.cost_usd), 0).label("cost_usd"),
-        func.count().filter(steps.c.cost_usd.is_(None)).label("unpriced"),
-    ).where(steps.c.tenant_id == tenant_id, steps.c.run_id == run_id)
-    row = (await connection.execute(query)).one()
-    return Usage(row.prompt_tokens, row.completion_tokens, None if row.unpriced else row.cost_usd)
 
 
 def _of(tenant_id: str) -> Select[Any]:

@@ -49,9 +49,9 @@ async def find(connection: AsyncConnection, tenant_id: str, run_id: str, step: i
     return None if row is None else _from_row(row)
 
 
-async def of_run(connection: AsyncConnection, tenant_id: str, run_id: str) -> list[Step]:
-    """Every step of a run, in order."""
-    query = select(steps).where(steps.c.tenant_id == tenant_id, steps.c.run_id == run_id).order_by(steps.c.step)
+async def of_runs(connection: AsyncConnection, tenant_id: str, run_ids: list[str]) -> list[Step]:
+    """Every step of some runs, in order."""
+    query = select(steps).where(steps.c.tenant_id == tenant_id, steps.c.run_id.in_(run_ids)).order_by(steps.c.step)
     return [_from_row(row) for row in await connection.execute(query)]
 
 

@@ -260,8 +260,14 @@ outbox = Table(
     Column("workflow_id", Text, nullable=False),
     Column("run_id", Text, nullable=False),
     Column("subject_id", Text, comment="the confirmation that was decided"),
-    _created_at(),
+    Column(
+        "due_at",
+        DateTime(timezone=True),
+        nullable=False,
+        server_default=text("clock_timestamp() + '2 seconds'::interval"),
+        comment="until then, whoever committed it is saying it",
+    ),
     PrimaryKeyConstraint("tenant_id", "outbox_id"),
-    Index("ix_outbox_created_at", "created_at"),
+    Index("ix_outbox_due_at", "due_at"),
     Index("ix_outbox_run_id", "tenant_id", "run_id"),
 )

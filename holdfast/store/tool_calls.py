@@ -89,11 +89,17 @@ async def lock(connection: AsyncConnection, tenant_id: str, tool_call_id: str) -
     return _from_row((await connection.execute(query.with_for_update(of=tool_calls))).one())
 
 
-async def of_run(connection: AsyncConnection, tenant_id: str, run_id: str, step: int | None = None) -> list[ToolCall]:
-    """The calls of a run, or of one of its steps, in order."""
-    query = _COLUMNS.where(tool_calls.c.tenant_id == tenant_id, tool_calls.c.run_id == run_id)
-    if step is not None:
-        query = query.where(tool_calls.c.step == step)
+async def of_step(connection: AsyncConnection, tenant_id: str, run_id: str, step: int) -> list[ToolCall]:
+    """The calls of one step of a run, in order."""
+    query = _COLUMNS.where(
+        tool_calls.c.tenant_id == tenant_id, tool_calls.c.run_id == run_id, tool_calls.c.step == step
+    )
+    return [_from_row(row) for row in await connection.execute(query)]
+
+
+async def of_runs(connection: AsyncConnection, tenant_id: str, run_ids: list[str]) -> list[ToolCall]:
+    """The calls of some runs, in order."""
+    query = _COLUMNS.where(tool_calls.c.tenant_id == tenant_id, tool_calls.c.run_id.in_(run_ids))
     return [_from_row(row) for row in await connection.execute(query)]
 
 

@@ -43,19 +43,20 @@ def stubbed() -> dict[str, Callable[..., Any]]:
 NAMES = sorted(stubbed())
 
 
-def call_in(name: str) -> ast.Call:
-    """The one call to Temporal that a stub makes."""
+def calls_in(name: str) -> list[ast.Call]:
+    """The calls to Temporal that a stub makes: one, or two to choose from."""
     body = ast.parse(inspect.getsource(stubbed()[name]))
-    (call,) = (
+    calls = [
         node
         for node in ast.walk(body)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CALLERS
-    )
-    return call
+    ]
+    assert calls
+    return calls
 
 
-def options_of(name: str) -> dict[str, str]:
-    return {keyword.arg: ast.unparse(keyword.value) for keyword in call_in(name).keywords if keyword.arg}
+def options_of(call: ast.Call) -> dict[str, str]:
+    return {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg}
 
 
 def input_and_result(function: Callable[..., Any]) -> tuple[Any, Any]:
@@ -80,25 +81,32 @@ def test_an_activity_takes_one_value(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stub_calls_the_activity_of_its_own_name_with_its_first_parameter(name: str) -> None:
-    called, value = call_in(name).args
-    assert ast.literal_eval(called) == name
-    assert ast.unparse(value) == next(iter(inspect.signature(stubbed()[name]).parameters))
+    for call in calls_in(name):
+        called, value = call.args
+        assert ast.literal_eval(called) == name
+        assert ast.unparse(value) == next(iter(inspect.signature(stubbed()[name]).parameters))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stub_names_the_type_of_its_result(name: str) -> None:
     _, result = input_and_result(stubbed()[name])
-    assert eval(options_of(name)["result_type"], vars(stubs)) is result  # our own source, read above
+    for call in calls_in(name):
+        assert eval(options_of(call)["result_type"], vars(stubs)) is result  # our own source, read above
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stub_owns_its_timeout_its_retries_and_its_summary(name: str) -> None:
-    assert {"start_to_close_timeout", "retry_policy", "summary"} <= options_of(name).keys()
+    for call in calls_in(name):
+        assert {"start_to_close_timeout", "retry_policy", "summary"} <= options_of(call).keys()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_heartbeats_is_waited_for_as_such(name: str) -> None:
+def test_what_heartbeats_is_waited_for_as_such_and_what_is_local_is_not_kept_alive_for_ever(name: str) -> None:
     (code,) = (
         node for node in ast.walk(ACTIVITIES_CODE) if isinstance(node, ast.AsyncFunctionDef) and node.name == name
     )
-    assert ("heartbeating()" in ast.unparse(code)) is ("heartbeat_timeout" in options_of(name))
+    heartbeats = "heartbeating()" in ast.unparse(code)
+    for call in calls_in(name):
+        is_local = cast(ast.Attribute, call.func).attr == "execute_local_activity"
+        assert ("local_retry_threshold" in options_of(call)) is is_local
+        assert ("heartbeat_timeout" in options_of(call)) is (heartbeats and not is_local)

@@ -34,7 +34,7 @@ async def test_every_table_is_bound_by_row_level_security(stage: Stage) -> None:
     guarded = {
         row["tablename"]
         for row in policies
-        if "holdfast_tenant(" in (row["qual"] or "") and "holdfast_tenant()" in (row["with_check"] or "")
+        if "holdfast_tenant(" in (row["qual"] or "") and "holdfast_tenant(" in (row["with_check"] or "")
     }
     assert guarded == set(metadata.tables)
 

@@ -1,10 +1,13 @@
 """One run at a time has a conversation, in order of arrival, and nobody wedges it."""
 
 import asyncio
+from pathlib import Path
 
 from holdfast.testing.provider import RecordedRequest, ScriptedProvider
 from holdfast.testing.replies import Reply, Text, ToolCalls
+from tests.agents.tools import effects
 from tests.harness.caller import Caller
+from tests.harness.conditions import until
 from tests.harness.stage import Stage
 from workflows import names
 
@@ -65,6 +68,23 @@ async def test_a_cancelled_run_frees_the_turn(ada: Caller, stage: Stage, provide
     calls = [call["id"] for message in chat for call in message.get("tool_calls") or ()]
     assert calls == [message["tool_call_id"] for message in chat if message["role"] == "tool"]
     assert len(calls) == 1
+
+
+async def test_a_call_that_a_cancellation_cuts_off_is_never_called_not_run(
+    ada: Caller, stage: Stage, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    provider.script(ToolCalls([("send_slowly", {"marker": str(release)})]))
+    sent = (await ada.send("send")).json()
+    await until(lambda: len(effects("send_slowly", str(release))) == 1)
+    await stage.temporal.get_workflow_handle(f"{ada.tenant_id}:support:{sent['message_id']}").cancel()
+    run = await ada.ended(sent["run_id"])
+    await ada.ask("and?", conversation_id=run["conversation_id"])
+    release.touch()
+
+    assert run["status"] == "cancelled"
+    (told,) = [message for message in provider.requests[-1].body["messages"] if message["role"] == "tool"]
+    assert "outcome is unknown" in told["content"]
 
 
 async def test_a_queued_run_outlives_thousands_of_signals(

@@ -60,11 +60,15 @@ def upgrade() -> None:
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.Column("subject_id", sa.Text(), nullable=True, comment="the confirmation that was decided"),
         sa.Column(
-            "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
+            "due_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp() + '2 seconds'::interval"),
+            nullable=False,
+            comment="until then, whoever committed it is saying it",
         ),
         sa.PrimaryKeyConstraint("tenant_id", "outbox_id", name=op.f("pk_outbox")),
     )
-    op.create_index("ix_outbox_created_at", "outbox", ["created_at"], unique=False)
+    op.create_index("ix_outbox_due_at", "outbox", ["due_at"], unique=False)
     op.create_index("ix_outbox_run_id", "outbox", ["tenant_id", "run_id"], unique=False)
     op.create_table(
         "tenants",
@@ -296,4 +300,5 @@ def upgrade() -> None:
         op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
         op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
         using = {"api_keys": _OF_KEY, "outbox": _OF_RELAY}.get(table, _OF_TENANT)
-        op.execute(f"CREATE POLICY {table}_of_tenant ON {table} USING ({using}) WITH CHECK ({_OF_TENANT})")
+        check = _OF_RELAY if table == "outbox" else _OF_TENANT
+        op.execute(f"CREATE POLICY {table}_of_tenant ON {table} USING ({using}) WITH CHECK ({check})")
