@@ -1,6 +1,7 @@
 """Promise 1: a message is accepted when its row is committed; from then on it is answered, once."""
 
-import os
+import dataclasses
+import uuid
 from functools import partial
 from pathlib import Path
 
@@ -8,16 +9,13 @@ import pytest
 
 from holdfast.dev.ports import free_port
 from holdfast.dev.temporal import Temporal
-from holdfast.store.engine import Database, create_engine
-from holdfast.temporal.client import connect
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Hang, ToolCalls
 from tests.conftest import new_tenant
 from tests.harness.conditions import until
 from tests.harness.processes import KillableStage
-from tests.harness.servers import APP_ROLE, Servers
-from tests.harness.stage import Stage, serving_api, worker_settings
-from worker import wiring
+from tests.harness.servers import Servers
+from tests.harness.stage import Stage, playing
 
 REPLIES = "SELECT run_id, count(*) FROM messages WHERE tenant_id = $1 AND role = 'assistant' GROUP BY run_id"
 
@@ -70,31 +68,18 @@ async def test_temporal_is_down(
     running_servers: Servers,
     provider: ScriptedProvider,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     moment: str,
 ) -> None:
     """A server of this test's own, stopped and started again on the same file."""
     temporal = Temporal(tmp_path / "temporal.sqlite", tmp_path / "temporal.log", port=free_port(), ui_port=None)
     await temporal.start()
-    monkeypatch.setitem(os.environ, "TEMPORAL_ADDRESS", temporal.address)
-    name = f"temporal-down-{moment.split()[-1]}-{os.getpid()}"
-    await running_servers.create_database(name)
-    database_url = running_servers.database_url(name, APP_ROLE)
-    database = Database(create_engine(database_url, pool_size=5))
+    own_servers = dataclasses.replace(running_servers, temporal_address=temporal.address)
+    scenario = {"before the message": _send_while_down, "before the decision": _decide_while_down}[moment]
     try:
-        async with (
-            wiring.wire(worker_settings(database_url, name)) as parts,
-            parts.worker,
-            serving_api(database_url, name) as url,
-        ):
-            owner_url = running_servers.database_url(name)
-            stage = Stage(url, database, database_url, owner_url, await connect(), name, provider)
-            await {"before the message": _send_while_down, "before the decision": _decide_while_down}[moment](
-                stage, temporal
-            )
+        async with playing(own_servers, provider, f"temporal-down-{uuid.uuid4().hex[:12]}") as stage:
+            await scenario(stage, temporal)
     finally:
         temporal.stop()
-        await database.close()
 
 
 async def _send_while_down(stage: Stage, temporal: Temporal) -> None:
