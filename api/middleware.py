@@ -27,7 +27,7 @@ class RequestEdge:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["x-request-id"] = request_id
-                log.info("%s %s %s %s", scope["method"], scope["path"], message["status"], request_id)
+                log.info("%s %r %s %s", scope["method"], scope["path"], message["status"], request_id)
             await send(message)
 
         await self._app(scope, _limited(receive), send_with_id)
