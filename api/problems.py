@@ -88,6 +88,8 @@ async def _on_ours(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    if any(wrong["loc"][0] == "path" for wrong in error.errors()):
+        return problem(request, 404, "There is nothing at this path.")
     # The input is not echoed: it may hold what must not be in a log.
     errors = [{"field": _field(wrong["loc"]), "detail": str(wrong["msg"])} for wrong in error.errors()]
     first = errors[0]

@@ -3,10 +3,10 @@
 import json
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from fastapi import Query
-from pydantic import BaseModel
+from fastapi import Path, Query
+from pydantic import BaseModel, Field
 
 from api.wiring import Services
 from holdfast.domain.confirmations import Confirmation
@@ -20,6 +20,12 @@ from holdfast.store.steps import Step
 #: How many entries a page has, unless the caller says otherwise, and at most.
 PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
+
+#: An id in a path. What does not look like one names nothing: 404, as for any that is not known.
+PathId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+
+#: An id in a query.
+QueryId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 
 Item = TypeVar("Item")
 
@@ -45,7 +51,7 @@ class Paging(BaseModel):
     model_config = {"extra": "forbid"}
 
     limit: int = Query(PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE, description="how many entries at most")
-    after: str | None = Query(None, description="the last id of the page before")
+    after: QueryId | None = Query(None, description="the last id of the page before")
 
 
 class MessageShape(BaseModel):

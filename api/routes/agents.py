@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from api.auth import Authenticated
-from api.shapes import Page
+from api.shapes import Page, PathId
 from api.wiring import services
 from holdfast.domain.agents import AgentSpec
 from holdfast.domain.errors import InvalidInput
@@ -32,7 +32,7 @@ async def list_agents(request: Request, caller: Authenticated) -> Page[AgentShap
 
 
 @router.put("/{name}")
-async def apply_agent(request: Request, caller: Authenticated, name: str, spec: AgentSpec) -> AgentShape:
+async def apply_agent(request: Request, caller: Authenticated, name: PathId, spec: AgentSpec) -> AgentShape:
     """Apply an agent: a change makes a new version, which new messages use; the same again changes nothing."""
     if spec.name != name:
         raise InvalidInput("name", f"The body is the agent {spec.name!r}, the path names {name!r}.")

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Authenticated
-from api.shapes import ConfirmationShape, Page, Paging
+from api.shapes import ConfirmationShape, Page, Paging, PathId, QueryId
 from api.wiring import services
 from holdfast.domain.confirmations import ConfirmationStatus, Decision
 from holdfast.services.confirmations import Decided
@@ -18,7 +18,7 @@ class ConfirmationsQuery(Paging):
     """Paging, and which confirmations."""
 
     status: ConfirmationStatus | None = None
-    run_id: str | None = None
+    run_id: QueryId | None = None
 
 
 class DecisionBody(BaseModel):
@@ -45,14 +45,14 @@ async def list_confirmations(
 
 
 @router.get("/{confirmation_id}")
-async def get_confirmation(request: Request, caller: Authenticated, confirmation_id: str) -> ConfirmationShape:
+async def get_confirmation(request: Request, caller: Authenticated, confirmation_id: PathId) -> ConfirmationShape:
     """One confirmation."""
     return ConfirmationShape.of(await services(request).confirmations.get(caller.tenant_id, confirmation_id))
 
 
 @router.post("/{confirmation_id}/decision")
 async def decide(
-    request: Request, caller: Authenticated, confirmation_id: str, body: DecisionBody
+    request: Request, caller: Authenticated, confirmation_id: PathId, body: DecisionBody
 ) -> ConfirmationShape:
     """Decide. 409: decided otherwise, or expired. 412: other arguments than those you were shown."""
     decided = Decided(body.decision, body.arguments_digest, caller.person, body.reason)

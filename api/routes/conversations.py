@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from api.auth import Authenticated
-from api.shapes import MessageShape, Page, Paging
+from api.shapes import MessageShape, Page, Paging, PathId
 from api.wiring import services
 
 router = APIRouter(prefix="/v1/conversations", tags=["conversations"])
@@ -13,7 +13,7 @@ router = APIRouter(prefix="/v1/conversations", tags=["conversations"])
 
 @router.get("/{conversation_id}/messages")
 async def list_messages(
-    request: Request, caller: Authenticated, conversation_id: str, paging: Annotated[Paging, Query()]
+    request: Request, caller: Authenticated, conversation_id: PathId, paging: Annotated[Paging, Query()]
 ) -> Page[MessageShape]:
     """A conversation's messages, oldest first."""
     found = await services(request).messages.in_conversation(

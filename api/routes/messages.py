@@ -27,7 +27,9 @@ class MessageBody(BaseModel):
     text: str
     conversation_id: str | None = None
     message_id: str | None = Field(default=None, description="the same as Idempotency-Key")
-    sender: str | None = Field(default=None, max_length=255, description="who wrote it, if not the key's person")
+    sender: str | None = Field(
+        default=None, min_length=1, max_length=255, description="who wrote it, if not the key's person"
+    )
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 
 from api.auth import Authenticated
 from api.routes.messages import MAX_WAIT_S
-from api.shapes import Page, Paging, RunShape
+from api.shapes import Page, Paging, PathId, RunShape
 from api.wiring import services
 from holdfast.domain.runs import RunStatus
 
@@ -31,7 +31,7 @@ async def list_runs(request: Request, caller: Authenticated, query: Annotated[Ru
 async def get_run(
     request: Request,
     caller: Authenticated,
-    run_id: str,
+    run_id: PathId,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="seconds to wait for its end")] = 0,
 ) -> RunShape:
     """A run with its steps, tool calls, usage and reply; with `?wait=`, as it is when it ends or needs a person."""

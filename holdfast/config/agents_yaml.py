@@ -14,7 +14,7 @@ from pydantic_core import core_schema
 from holdfast.config.messages import Key, Mistake, configuration_error, did_you_mean
 from holdfast.config.shape import Shape, fit, tag
 from holdfast.config.yaml_source import YamlSource, read_yaml
-from holdfast.domain.agents import AgentSpec, ConfirmationDefaults, Identity, Limits, PositiveDuration, ToolRule
+from holdfast.domain.agents import AgentSpec, ConfirmationDefaults, Deadline, Identity, Limits, ToolRule
 
 _NAME_PATTERN: str = AgentSpec.model_json_schema()["properties"]["name"]["pattern"]
 _DURATION_SCHEMA = {"type": "string", "pattern": r"^(\d+(ms|s|m|h|d))+$", "examples": ["90s", "10m", "24h", "1h30m"]}
@@ -44,7 +44,7 @@ class RuleShape(Shape):
     """A rule in its long form."""
 
     confirm: Literal["always", "never"] = Field(description="Whether a person must confirm each call.")
-    deadline: PositiveDuration | None = Field(default=None, description="How long a person has to decide.")
+    deadline: Deadline | None = Field(default=None, description="How long a person has to decide.")
     on_deadline: Literal["reject"] | None = Field(default=None, description="What happens when nobody decides.")
 
     @model_validator(mode="after")

@@ -30,7 +30,9 @@ def parse_duration(value: Any) -> Any:
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-PositiveDuration = Annotated[Duration, Field(gt=timedelta(0))]
+
+#: A year: beyond it nobody waits, and calendars end.
+Deadline = Annotated[Duration, Field(gt=timedelta(0), le=timedelta(days=366))]
 
 
 class Part(BaseModel):
@@ -50,13 +52,13 @@ class Limits(Part):
     """What one message may take: model calls, and how long to go on trying when no model answers."""
 
     max_steps: int = Field(default=5, ge=1, le=50, strict=True)
-    patience: PositiveDuration = timedelta(minutes=2)
+    patience: Annotated[Duration, Field(gt=timedelta(0), le=timedelta(days=1))] = timedelta(minutes=2)
 
 
 class ConfirmationDefaults(Part):
     """What holds for a confirmation unless the tool's rule says otherwise."""
 
-    deadline: PositiveDuration = timedelta(minutes=10)
+    deadline: Deadline = timedelta(minutes=10)
     on_deadline: Literal["reject"] = "reject"
 
 
@@ -65,7 +67,7 @@ class ToolRule(Part):
 
     pattern: str = Field(min_length=1)
     verdict: Literal["allow", "confirm", "deny"]
-    deadline: PositiveDuration | None = None
+    deadline: Deadline | None = None
     on_deadline: Literal["reject"] | None = None
 
 

@@ -1,7 +1,8 @@
 """Applying agents: each change makes a new version, the same again none."""
 
 from holdfast.domain.agents import AgentSpec
-from holdfast.domain.errors import Conflict
+from holdfast.domain.errors import Conflict, InvalidInput
+from holdfast.domain.storable import is_storable
 from holdfast.store import agents
 from holdfast.store.engine import Database
 
@@ -16,8 +17,12 @@ class Agents:
         """Make `spec` the newest version of its agent; answers with the version's number.
 
         Raises:
+            InvalidInput: a text of it can't be stored.
             Conflict: somebody else changed the agent at the same moment.
         """
+        for name, value in spec.model_dump(mode="json").items():
+            if not is_storable(value):
+                raise InvalidInput(name, f"The {name} can't be stored: it has a NUL or a lone surrogate.")
         async with self._database.tenant(tenant_id) as connection:
             version = await agents.latest_version(connection, tenant_id, spec.name)
             if version is not None and await agents.load(connection, tenant_id, spec.name, version) == spec:

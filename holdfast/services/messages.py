@@ -13,6 +13,7 @@ from holdfast.domain.errors import IdempotencyMismatch, InvalidInput, NotFound, 
 from holdfast.domain.ids import new_conversation_id, new_message_id, new_run_id, workflow_id
 from holdfast.domain.messages import MAX_TEXT_CHARACTERS, Message, NewMessage
 from holdfast.domain.runs import RunToStart
+from holdfast.domain.storable import is_storable
 from holdfast.store import agents, messages
 from holdfast.store.engine import Database
 from holdfast.temporal.client import MessageWorkflows
@@ -129,7 +130,7 @@ def _repeat(first: Any, fingerprint: str) -> Accepted:
 
 def _fingerprint(message: NewMessage) -> str:
     try:
-        return canonical_digest({name: value for name, value in asdict(message).items() if name != "key"})
+        return canonical_digest({name: value for name, value in vars(message).items() if name != "key"})
     except ValueError as error:
         raise InvalidInput("metadata", f"The metadata can't be stored: {error}") from error
 
@@ -141,16 +142,9 @@ def _check(message: NewMessage) -> None:
         raise InvalidInput("text", f"The text has {len(message.text)} characters; {MAX_TEXT_CHARACTERS} are allowed.")
     if message.key is not None and not 1 <= len(message.key) <= MAX_KEY_CHARACTERS:
         raise InvalidInput("Idempotency-Key", f"The key must have 1 to {MAX_KEY_CHARACTERS} characters.")
-    for name, value in asdict(message).items():
-        if not _is_storable(value):
-            raise InvalidInput(name, f"The {name} has a character that can't be stored (NUL or a lone surrogate).")
-
-
-def _is_storable(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(_is_storable(part) for part in (*value.keys(), *value.values()))
-    if isinstance(value, list):
-        return all(_is_storable(part) for part in value)
-    if isinstance(value, str):
-        return "\x00" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
-    return True
+    for name, value in vars(message).items():
+        if not is_storable(value):
+            raise InvalidInput(
+                name,
+                f"The {name} has a character that can't be stored (NUL or a lone surrogate), or is nested too deeply.",
+            )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from holdfast.domain.agents import Duration, PositiveDuration, parse_duration
+from holdfast.domain.agents import Deadline, Duration, parse_duration
 
 UNITS = {
     "d": timedelta(days=1),
@@ -18,7 +18,7 @@ UNITS = {
     "ms": timedelta(milliseconds=1),
 }
 durations: TypeAdapter[timedelta] = TypeAdapter(Duration)
-positive_durations: TypeAdapter[timedelta] = TypeAdapter(PositiveDuration)
+deadlines: TypeAdapter[timedelta] = TypeAdapter(Deadline)
 
 
 @given(st.lists(st.tuples(st.integers(0, 100_000), st.sampled_from(sorted(UNITS))), min_size=1, max_size=6))
@@ -27,9 +27,9 @@ def test_the_parts_are_added_up(parts: list[tuple[int, str]]) -> None:
     assert durations.validate_python(written) == sum((number * UNITS[unit] for number, unit in parts), timedelta())
 
 
-@given(st.timedeltas(timedelta(milliseconds=1), timedelta(days=10_000)))
+@given(st.timedeltas(timedelta(milliseconds=1), timedelta(days=366)))
 def test_what_was_dumped_is_read_again(duration: timedelta) -> None:
-    assert positive_durations.validate_json(positive_durations.dump_json(duration)) == duration
+    assert deadlines.validate_json(deadlines.dump_json(duration)) == duration
 
 
 @pytest.mark.parametrize(
@@ -67,4 +67,4 @@ def test_any_text_is_a_duration_or_a_validation_error(text: str) -> None:
 @pytest.mark.parametrize("nothing", ["0s", "0d0h", "PT0S", "-PT5M"])
 def test_a_deadline_of_nothing_is_refused(nothing: str) -> None:
     with pytest.raises(ValidationError):
-        positive_durations.validate_python(nothing)
+        deadlines.validate_python(nothing)
