@@ -7,6 +7,7 @@ from activities.catalogue import AgentCatalogue
 from holdfast.domain.ids import new_message_id
 from holdfast.domain.runs import RunStatus
 from holdfast.domain.steps import Ending, Finish, RunRef, Turn, TurnPassed
+from holdfast.services.confirmations import withdraw
 from holdfast.store import audit, messages, outbox, steps, turns
 from holdfast.store.engine import Database
 from holdfast.temporal.client import MessageWorkflows
@@ -29,6 +30,9 @@ _STATUS = {
     Ending.UNEXPECTED_ERROR: RunStatus.FAILED,
     Ending.CANCELLED: RunStatus.CANCELLED,
 }
+
+#: Endings at which something may still wait for a person.
+_EARLY = (Ending.UNEXPECTED_ERROR, Ending.CANCELLED)
 
 
 class TurnActivities:
@@ -67,6 +71,8 @@ class TurnActivities:
         """Store the reply, end the run and free the turn, in one transaction; done again, it changes nothing."""
         status = _STATUS[finish.ending]
         async with self._database.tenant(finish.tenant_id) as connection:
+            if finish.ending in _EARLY:
+                await withdraw(connection, finish.tenant_id, finish.run_id)
             said = await _said(connection, finish)
             reply = said or _APOLOGIES.get(finish.ending)
             if reply is not None:
@@ -83,6 +89,7 @@ class TurnActivities:
 
     async def _end_terminated(self, tenant_id: str, run_id: str) -> None:
         async with self._database.tenant(tenant_id) as connection:
+            await withdraw(connection, tenant_id, run_id)
             await turns.end(
                 connection, tenant_id, run_id, status=RunStatus.FAILED, degraded=False, error="terminated from outside"
             )

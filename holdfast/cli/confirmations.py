@@ -12,7 +12,7 @@ app = typer.Typer(help="What waits for a person, and their decision.", no_args_i
 
 @app.command("list")
 def list_confirmations(
-    status: Annotated[str, typer.Option(help="pending, approved, rejected, expired, or all.")] = "pending",
+    status: Annotated[str, typer.Option(help="pending, approved, rejected, expired, withdrawn, or all.")] = "pending",
     limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:

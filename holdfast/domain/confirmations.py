@@ -16,6 +16,7 @@ class ConfirmationStatus(StrEnum):
     APPROVED = "approved"  #: the call may be dispatched, once
     REJECTED = "rejected"  #: the model is told why
     EXPIRED = "expired"  #: nobody decided before the deadline
+    WITHDRAWN = "withdrawn"  #: its run ended first: cancelled, or terminated from outside
 
 
 class Decision(StrEnum):

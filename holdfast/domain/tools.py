@@ -35,21 +35,23 @@ class ToolCallStatus(StrEnum):
     AMBIGUOUS = "ambiguous"  #: nobody knows whether the effect happened; never run again by itself
     REJECTED = "rejected"  #: a person said no
     EXPIRED = "expired"  #: nobody decided in time
+    WITHDRAWN = "withdrawn"  #: its run ended before it was dispatched
     DENIED = "denied"  #: the policy forbids it, or what would run is not what was approved
 
 
 TRANSITIONS: dict[ToolCallStatus, frozenset[ToolCallStatus]] = {
-    ToolCallStatus.PROPOSED: frozenset({ToolCallStatus.AWAITING_CONFIRMATION}),
+    ToolCallStatus.PROPOSED: frozenset({ToolCallStatus.AWAITING_CONFIRMATION, ToolCallStatus.WITHDRAWN}),
     ToolCallStatus.AWAITING_CONFIRMATION: frozenset(
-        {ToolCallStatus.APPROVED, ToolCallStatus.REJECTED, ToolCallStatus.EXPIRED}
+        {ToolCallStatus.APPROVED, ToolCallStatus.REJECTED, ToolCallStatus.EXPIRED, ToolCallStatus.WITHDRAWN}
     ),
-    ToolCallStatus.APPROVED: frozenset({ToolCallStatus.DISPATCHED, ToolCallStatus.DENIED}),
+    ToolCallStatus.APPROVED: frozenset({ToolCallStatus.DISPATCHED, ToolCallStatus.DENIED, ToolCallStatus.WITHDRAWN}),
     ToolCallStatus.DISPATCHED: frozenset({ToolCallStatus.SUCCEEDED, ToolCallStatus.FAILED, ToolCallStatus.AMBIGUOUS}),
     ToolCallStatus.SUCCEEDED: frozenset(),
     ToolCallStatus.FAILED: frozenset(),
     ToolCallStatus.AMBIGUOUS: frozenset(),
     ToolCallStatus.REJECTED: frozenset(),
     ToolCallStatus.EXPIRED: frozenset(),
+    ToolCallStatus.WITHDRAWN: frozenset(),
     ToolCallStatus.DENIED: frozenset(),
 }
 

@@ -122,10 +122,20 @@ async def expire(connection: AsyncConnection, tenant_id: str, confirmation: Conf
     return True
 
 
+async def withdraw(connection: AsyncConnection, tenant_id: str, run_id: str) -> None:
+    """Withdraw what a run that ends early leaves: nobody shall approve what can't run any more."""
+    for confirmation in await confirmations.withdraw(connection, tenant_id, run_id):
+        await settle_call(connection, tenant_id, confirmation, ConfirmationStatus.WITHDRAWN, None, None)
+    await tool_calls.withdraw(connection, tenant_id, run_id, _WITHDRAWN)
+
+
+_WITHDRAWN = "The run ended before this call could be made. It was not run."
+
 _CALL_STATUS = {
     ConfirmationStatus.APPROVED: ToolCallStatus.APPROVED,
     ConfirmationStatus.REJECTED: ToolCallStatus.REJECTED,
     ConfirmationStatus.EXPIRED: ToolCallStatus.EXPIRED,
+    ConfirmationStatus.WITHDRAWN: ToolCallStatus.WITHDRAWN,
 }
 
 
@@ -164,6 +174,8 @@ def _what_the_model_is_told(status: ConfirmationStatus, reason: str | None) -> s
             return f"A person rejected this call. Reason: {reason or 'none given'}. It was not run; do not repeat it."
         case ConfirmationStatus.EXPIRED:
             return "Nobody confirmed this call in time. It was not run; do not repeat it."
+        case ConfirmationStatus.WITHDRAWN:
+            return _WITHDRAWN
         case _:
             return None
 
@@ -179,4 +191,6 @@ def _is_repeat(confirmation: Confirmation, decided: Decided) -> bool:
 def _what_stands(confirmation: Confirmation) -> str:
     if confirmation.status is ConfirmationStatus.EXPIRED:
         return f"The confirmation expired at {confirmation.deadline.isoformat()}."
+    if confirmation.status is ConfirmationStatus.WITHDRAWN:
+        return "The confirmation was withdrawn, since its run has ended."
     return f"The confirmation was {confirmation.status} by {confirmation.decided_by}."

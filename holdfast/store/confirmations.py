@@ -40,6 +40,12 @@ WHERE tenant_id = :tenant_id AND confirmation_id = :confirmation_id AND status =
 RETURNING confirmation_id
 """)
 
+_WITHDRAW = text("""
+UPDATE confirmations SET status = 'withdrawn', decided_via = 'run ended', decided_at = clock_timestamp()
+WHERE tenant_id = :tenant_id AND run_id = :run_id AND status = 'pending'
+RETURNING *
+""")
+
 _IS_OVERDUE = text("""
 SELECT deadline <= clock_timestamp() FROM confirmations
 WHERE tenant_id = :tenant_id AND confirmation_id = :confirmation_id
@@ -113,6 +119,12 @@ async def expire(connection: AsyncConnection, tenant_id: str, confirmation_id: s
     """Expire a confirmation. False: it was decided, or expired, before."""
     of_one = {"tenant_id": tenant_id, "confirmation_id": confirmation_id}
     return (await connection.execute(_EXPIRE, of_one)).one_or_none() is not None
+
+
+async def withdraw(connection: AsyncConnection, tenant_id: str, run_id: str) -> list[Confirmation]:
+    """Withdraw what is pending of a run; answers with what was."""
+    rows = await connection.execute(_WITHDRAW, {"tenant_id": tenant_id, "run_id": run_id})
+    return [_from_row(row) for row in rows]
 
 
 async def is_overdue(connection: AsyncConnection, tenant_id: str, confirmation_id: str) -> bool:

@@ -51,6 +51,11 @@ UPDATE tool_calls SET status = :to, error = :error
 WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND status = :before
 """)
 
+_WITHDRAW = text("""
+UPDATE tool_calls SET status = 'withdrawn', error = :error
+WHERE tenant_id = :tenant_id AND run_id = :run_id AND status IN ('proposed', 'awaiting_confirmation', 'approved')
+""")
+
 
 @dataclass(frozen=True)
 class Proposal:
@@ -144,6 +149,11 @@ async def move(
     """Move a call from one status to another by compare-and-set. False: it was not in that status."""
     values = {"tenant_id": tenant_id, "tool_call_id": tool_call_id, "before": before, "to": to, "error": error}
     return (await connection.execute(_MOVE, values)).rowcount == 1
+
+
+async def withdraw(connection: AsyncConnection, tenant_id: str, run_id: str, error: str) -> None:
+    """Withdraw the calls of a run that were not dispatched; none of them can be from here on."""
+    await connection.execute(_WITHDRAW, {"tenant_id": tenant_id, "run_id": run_id, "error": error})
 
 
 def _from_row(row: Any) -> ToolCall:

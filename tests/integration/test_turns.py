@@ -46,6 +46,7 @@ async def test_a_run_terminated_from_outside_wedges_nothing(
 ) -> None:
     provider.default = pay_first
     first = await ada.ask("pay")
+    confirmation = await ada.only_pending(first)
     second = await ada.start("and now?", conversation_id=first["conversation_id"])
     workflow = f"{ada.tenant_id}:support:{first['message_id']}"
     await stage.temporal.get_workflow_handle(workflow).terminate("by an operator")
@@ -53,6 +54,8 @@ async def test_a_run_terminated_from_outside_wedges_nothing(
     assert (await ada.run(second))["reply"] == "and now?"
     terminated = await ada.get(f"/v1/runs/{first['id']}")
     assert (terminated["status"], terminated["error"]) == ("failed", "terminated from outside")
+    assert [call["status"] for call in terminated["tool_calls"]] == ["withdrawn"]
+    assert (await ada.decide(confirmation)).status_code == 409
 
 
 async def test_a_cancelled_run_frees_the_turn(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
@@ -68,6 +71,23 @@ async def test_a_cancelled_run_frees_the_turn(ada: Caller, stage: Stage, provide
     calls = [call["id"] for message in chat for call in message.get("tool_calls") or ()]
     assert calls == [message["tool_call_id"] for message in chat if message["role"] == "tool"]
     assert len(calls) == 1
+
+
+async def test_what_a_cancelled_run_asked_for_is_withdrawn(
+    ada: Caller, stage: Stage, provider: ScriptedProvider
+) -> None:
+    provider.default = pay_first
+    run = await ada.ask("pay")
+    confirmation = await ada.only_pending(run)
+    await stage.temporal.get_workflow_handle(f"{ada.tenant_id}:support:{run['message_id']}").cancel()
+    run = await ada.ended(run["id"])
+    answer = await ada.decide(confirmation)
+
+    assert run["status"] == "cancelled"
+    assert [call["status"] for call in run["tool_calls"]] == ["withdrawn"]
+    assert await ada.pending(run) == []
+    assert (answer.status_code, "withdrawn" in answer.json()["detail"]) == (409, True)
+    assert [one for one in effects("pay", "m") if one["key"] == run["tool_calls"][0]["id"]] == []
 
 
 async def test_a_call_that_a_cancellation_cuts_off_is_never_called_not_run(

@@ -85,6 +85,7 @@ def test_what_has_ended_has_no_way_out() -> None:
         ToolCallStatus.AMBIGUOUS,
         ToolCallStatus.REJECTED,
         ToolCallStatus.EXPIRED,
+        ToolCallStatus.WITHDRAWN,
         ToolCallStatus.DENIED,
     }
 

@@ -244,7 +244,7 @@ def upgrade() -> None:
         sa.Column("dispatched_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("settled_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "status IN ('proposed', 'awaiting_confirmation', 'approved', 'dispatched', 'succeeded', 'failed', 'ambiguous', 'rejected', 'expired', 'denied')",
+            "status IN ('proposed', 'awaiting_confirmation', 'approved', 'dispatched', 'succeeded', 'failed', 'ambiguous', 'rejected', 'expired', 'withdrawn', 'denied')",
             name=op.f("ck_tool_calls_status_known"),
         ),
         sa.ForeignKeyConstraint(
@@ -281,7 +281,8 @@ def upgrade() -> None:
             "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
         sa.CheckConstraint(
-            "status IN ('pending', 'approved', 'rejected', 'expired')", name=op.f("ck_confirmations_status_known")
+            "status IN ('pending', 'approved', 'rejected', 'expired', 'withdrawn')",
+            name=op.f("ck_confirmations_status_known"),
         ),
         sa.ForeignKeyConstraint(
             ["tenant_id", "tool_call_id"],
