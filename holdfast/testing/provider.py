@@ -143,8 +143,8 @@ async def _respond(reply: Reply, request: RecordedRequest, released: threading.E
             await asyncio.to_thread(released.wait)
             return JSONResponse({"error": {"message": "released"}}, 503)
         case Cut(text):
-            whole = json.dumps(completion(_answer(Text(text), request))).encode()
-            return StreamingResponse(_torn(whole), headers={"content-length": str(len(whole))})
+            answered = _answered(_answer(Text(text), request), request)
+            return await _torn(answered)
         case _:
             return _answered(_answer(reply, request), request)
 
@@ -170,9 +170,18 @@ def _calls(reply: ToolCalls) -> list[Call]:
     ]
 
 
-async def _torn(whole: bytes) -> AsyncIterator[bytes]:
-    yield whole[: len(whole) // 2]
-    # Ends the response short of its declared length, so that the server drops the connection.
+async def _torn(answered: Response) -> Response:
+    """The first half of a response, under the length of the whole, so that the server drops the connection."""
+    if isinstance(answered, StreamingResponse):
+        whole = b"".join([part async for part in answered.body_iterator if isinstance(part, bytes)])
+    else:
+        whole = bytes(answered.body)
+    headers = {"content-length": str(len(whole)), "content-type": answered.headers["content-type"]}
+
+    async def half() -> AsyncIterator[bytes]:
+        yield whole[: len(whole) // 2]
+
+    return StreamingResponse(half(), headers=headers)
 
 
 def tool_then_text(tool: str, arguments: dict[str, Any]) -> Callable[[RecordedRequest], Reply]:
