@@ -37,6 +37,7 @@ class ListedParams(OpenShape):
     """How a deployment is called, before any variable is looked at."""
 
     model: Filled
+    order: int | None = None
 
 
 class Listed(OpenShape):
@@ -58,7 +59,6 @@ class ListedFile(OpenShape):
 class Params(ListedParams):
     """How a deployment is called. LiteLLM takes many more; those go to it as they are."""
 
-    order: int | None = None
     api_key: str | None = None
     api_base: str | None = None
     timeout: float | None = None
@@ -144,6 +144,7 @@ class LeftOut:
 
     alias: str
     model: str
+    order: int | None
     variable: str
     line: int
 
@@ -215,7 +216,7 @@ def load_models(path: Path, environ: Mapping[str, str], *, allow_demo: bool) -> 
         litellm_settings={**_said(usable.litellm_settings), "num_retries": 0},
         left_out=tuple(entry for entries in left_out.values() for entry in entries),
         unusable=unusable,
-        warnings=(*_unused_keys(source, usable), *_retries(source)),
+        warnings=(*_unused_keys(source, usable), *_without_order(source, usable), *_retries(source)),
     )
 
 
@@ -235,7 +236,9 @@ def _left_out(source: YamlSource, environ: Mapping[str, str], listed: ListedFile
     for position, entry in enumerate(listed.model_list):
         at = ("model_list", position)
         for key, variable in _unset(source.data["model_list"][position], at, environ):
-            left_out = LeftOut(entry.model_name, entry.litellm_params.model, variable, source.line(key))
+            left_out = LeftOut(
+                entry.model_name, entry.litellm_params.model, entry.litellm_params.order, variable, source.line(key)
+            )
             found.setdefault(position, []).append(left_out)
     return found
 
@@ -407,6 +410,16 @@ def _place_for(name: str, known: Iterable[str]) -> str:
     # LiteLLM's proxy also takes fallbacks and the like from litellm_settings.
     elsewhere = "put it under router_settings" if name in RouterSettings.model_fields else ""
     return elsewhere or did_you_mean(name, known)
+
+
+def _without_order(source: YamlSource, usable: UsableFile) -> Iterator[str]:
+    # The Router asks the lowest order there is, and then the next; what has none is asked when all others are cooling.
+    ordered = {entry.model_name for entry in usable.model_list.values() if entry.litellm_params.order is not None}
+    for position, entry in usable.model_list.items():
+        if entry.litellm_params.order is None and entry.model_name in ordered:
+            key = ("model_list", position, "litellm_params")
+            what = f"has no order, but others of {entry.model_name!r} have: it is hardly ever asked"
+            yield str(source.mistake(key, what, "give it an order"))
 
 
 def _retries(source: YamlSource) -> Iterator[str]:

@@ -67,8 +67,8 @@ def test_variables_are_put_in_and_what_lacks_one_is_left_out() -> None:
         "model_info": {"base_model": "big"},
     }
     assert file.left_out == (
-        LeftOut("quality", "anthropic/big", "ANTHROPIC_API_KEY", 3),
-        LeftOut("judge", "other/judge", "JUDGE_KEY", 15),
+        LeftOut("quality", "anthropic/big", 1, "ANTHROPIC_API_KEY", 3),
+        LeftOut("judge", "other/judge", None, "JUDGE_KEY", 15),
     )
     assert file.unusable == {"judge": ("JUDGE_KEY",)}
     assert file.warnings == ()
@@ -235,3 +235,22 @@ def test_litellms_router_takes_every_setting_that_is_passed_on() -> None:
     router = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Router")
     init = next(node for node in router.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
     assert set(RouterSettings.model_fields) <= {argument.arg for argument in init.args.args}
+
+
+def test_a_deployment_without_an_order_beside_ordered_ones_is_warned_of() -> None:
+    file = load(
+        """
+        model_list:
+          - model_name: quality
+            litellm_params: {model: openai/first, order: 1}
+          - model_name: quality
+            litellm_params: {model: openai/forgotten}
+          - model_name: fast
+            litellm_params: {model: openai/alone}
+        """,
+        ENVIRON,
+    )
+
+    (warning,) = file.warnings
+    assert "models.yaml:6: model_list[1].litellm_params: has no order, but others of 'quality' have" in warning
+    assert warning.endswith("give it an order")
