@@ -57,6 +57,20 @@ def pool(provider: ScriptedProvider, **router_settings: Any) -> ModelPool:
     return ModelPool(deployments, router_settings, {})
 
 
+def shipped_pool(provider: ScriptedProvider) -> ModelPool:
+    """A pool in the shape of the shipped models.yaml: three in order, falling back to an alias of two."""
+    models = {"quality": [("first", 1), ("second", 2), ("third", 3)], "fast": [("small", 1), ("smaller", 2)]}
+    deployments = [
+        {
+            "model_name": alias,
+            "litellm_params": {"model": f"openai/{model}", "api_base": provider.url, "api_key": KEY, "order": order},
+        }
+        for alias, in_order in models.items()
+        for model, order in in_order
+    ]
+    return ModelPool(deployments, {"fallbacks": [{"quality": ["fast"]}]}, {})
+
+
 async def ask(asked: ModelPool, alias: str = "quality", **options: Any) -> Completion:
     return await asked.complete(alias, [{"role": "user", "content": PROMPT}], **options)
 
@@ -189,3 +203,20 @@ async def test_an_alias_that_does_not_exist_is_refused_without_asking_anybody(pr
     with pytest.raises(ModelRequestRefused, match=r"^quailty: BadRequestError"):
         await ask(pool(provider), "quailty")
     assert provider.calls == 0
+
+
+@pytest.mark.parametrize("failing", range(5))
+async def test_deployments_are_asked_in_order_and_then_the_fallback(provider: ScriptedProvider, failing: int) -> None:
+    provider.script(*[HttpError(500)] * failing)
+    answer = await ask(shipped_pool(provider))
+
+    in_order = ["first", "second", "third", "small", "smaller"]
+    assert models_asked(provider) == in_order[: failing + 1]
+    assert answer.model == in_order[failing]
+
+
+async def test_when_everything_fails_each_deployment_was_asked_once(provider: ScriptedProvider) -> None:
+    provider.default = lambda _: HttpError(500)
+    assert isinstance(await failure(shipped_pool(provider)), ModelsUnavailable)
+
+    assert models_asked(provider) == ["first", "second", "third", "small", "smaller"]
