@@ -57,6 +57,17 @@ class Caller:
         found = await self.get("/v1/confirmations", status="pending", run_id=run["id"])
         return list(found["data"])
 
+    async def confirmation_of(self, run_id: str) -> Json:
+        """The confirmation that a run has asked for, as soon as it has, and whatever became of it since."""
+        found: list[Json] = []
+
+        async def is_there() -> bool:
+            found[:] = (await self.get("/v1/confirmations", run_id=run_id))["data"]
+            return bool(found)
+
+        await until(is_there)
+        return found[0]
+
     async def only_pending(self, run: Json) -> Json:
         """The one confirmation that a run waits for."""
         assert run["status"] == "requires_confirmation", run

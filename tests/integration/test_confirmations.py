@@ -14,12 +14,12 @@ from tests.harness.stage import Stage
 from workflows import names
 
 
-async def waiting(caller: Caller, provider: ScriptedProvider, tool: str = "pay", **options: Any) -> tuple[Json, Json]:
-    """A run that waits for a person, and its confirmation."""
-    arguments = {"marker": caller.tenant_id} | ({"amount": 7} if tool == "pay" else {})
-    provider.script(ToolCalls([(tool, arguments)]))
-    run = await caller.ask("do it", **options)
-    return run, await caller.only_pending(run)
+async def waiting(caller: Caller, provider: ScriptedProvider, **options: Any) -> tuple[Json, Json]:
+    """A run that waits for a person to confirm a payment, and its confirmation."""
+    provider.script(ToolCalls([("pay", {"marker": caller.tenant_id, "amount": 7})]))
+    run_id = await caller.start("do it", **options)
+    confirmation = await caller.confirmation_of(run_id)
+    return await caller.get(f"/v1/runs/{run_id}"), confirmation
 
 
 async def test_a_call_waits_for_a_person(ada: Caller, provider: ScriptedProvider) -> None:
