@@ -13,7 +13,7 @@ from holdfast.store.engine import Database, create_engine
 from holdfast.temporal.client import connect
 from holdfast.testing.provider import ScriptedProvider
 from tests.harness.servers import APP_ROLE, Servers
-from tests.harness.stage import AGENTS, Stage, serving_api
+from tests.harness.stage import AGENTS, Stage, dismissing, serving_api
 
 _ROOT = Path(__file__).parents[2]
 _START_TIMEOUT_S = 60
@@ -69,7 +69,8 @@ async def playing_with_a_killable_worker(
         async with serving_api(database_url, name) as url:
             owner_url = servers.database_url(name)
             stage = Stage(url, database, database_url, owner_url, await connect(), name, provider)
-            yield KillableStage(stage, worker)
+            async with dismissing(stage):
+                yield KillableStage(stage, worker)
     finally:
         worker.kill()
         await database.close()

@@ -132,6 +132,15 @@ def worker_settings(database_url: str, task_queue: str) -> WorkerSettings:
 
 
 @asynccontextmanager
+async def dismissing(stage: Stage) -> AsyncIterator[Stage]:
+    """A stage whose callers are dismissed at the end: what they leave open would be another test's warning."""
+    try:
+        yield stage
+    finally:
+        await stage.dismiss_callers()
+
+
+@asynccontextmanager
 async def playing(servers: Servers, provider: ScriptedProvider, name: str) -> AsyncIterator[Stage]:
     """Everything runs while the block does, on a database and a task queue called `name`."""
     await servers.create_database(name)
@@ -145,6 +154,9 @@ async def playing(servers: Servers, provider: ScriptedProvider, name: str) -> As
             serving_api(database_url, name) as url,
         ):
             owner_url = servers.database_url(name)
-            yield Stage(url, database, database_url, owner_url, await connect(), name, provider)
+            async with dismissing(
+                Stage(url, database, database_url, owner_url, await connect(), name, provider)
+            ) as stage:
+                yield stage
     finally:
         await database.close()

@@ -47,7 +47,10 @@ async def test_a_query_without_a_tenant_is_an_error(ada: Caller, stage: Stage, p
     await with_a_row_in_every_table(ada, provider)
     async with stage.database.tenant(ada.tenant_id) as connection:
         await connection.execute(
-            text("INSERT INTO outbox (tenant_id, kind, workflow_id, run_id) VALUES (:tenant_id, 'none', '', '')"),
+            text(
+                "INSERT INTO outbox (tenant_id, kind, workflow_id, run_id, due_at)"
+                " VALUES (:tenant_id, 'start', '', '', 'infinity')"
+            ),
             {"tenant_id": ada.tenant_id},
         )
     engine = create_engine(stage.database_url, pool_size=1)

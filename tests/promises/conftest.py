@@ -19,4 +19,3 @@ async def killable(
     name = f"killable-{uuid.uuid4().hex[:12]}"
     async with playing_with_a_killable_worker(running_servers, provider, name, tmp_path / "worker.log") as found:
         yield found
-        await found.stage.dismiss_callers()

@@ -43,4 +43,3 @@ async def stage(
     servers = dataclasses.replace(running_servers, temporal_address=address)
     async with playing(servers, provider, f"skipping-{uuid.uuid4().hex[:12]}") as stage:
         yield stage
-        await stage.dismiss_callers()
