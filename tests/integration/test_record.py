@@ -8,6 +8,7 @@ from temporalio.client import WorkflowHistory
 from holdfast.testing.provider import ScriptedProvider, tool_then_text
 from holdfast.testing.replies import HttpError, Text, ToolCalls
 from tests.harness.caller import Caller, Json
+from tests.harness.conditions import until
 from tests.harness.stage import Stage
 from workflows.names import SEARCH_ATTRIBUTES
 
@@ -107,13 +108,18 @@ async def test_the_temporal_ui_tells_the_story(ada: Caller, stage: Stage, provid
     provider.script(ToolCalls([("pay", {"marker": "m", "amount": 1})]))
     run = await ada.ask("pay")
     handle = stage.temporal.get_workflow_handle(f"{ada.tenant_id}:support:{run['message_id']}")
-    waiting = await handle.describe()
+    attributes: dict[str, object] = {}
+
+    async def shows_what_it_waits_for() -> bool:
+        # The row is committed before the workflow's task is.
+        shown = (await handle.describe()).typed_search_attributes
+        attributes.update({pair.key.name: pair.value for pair in shown if pair.key.name in SEARCH_ATTRIBUTES})
+        return "PendingTool" in attributes
+
+    await until(shows_what_it_waits_for)
     await ada.decide(await ada.only_pending(run))
     found = await history(ada, stage, run)
 
-    attributes = {
-        pair.key.name: pair.value for pair in waiting.typed_search_attributes if pair.key.name in SEARCH_ATTRIBUTES
-    }
     assert attributes == {
         "TenantId": ada.tenant_id,
         "AgentName": "support",
