@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import takewhile
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,12 +15,13 @@ from activities.heartbeat import heartbeating
 from activities.proposals import next_acts, propose
 from holdfast.domain.agents import AgentSpec
 from holdfast.domain.errors import ModelError, ModelRequestRefused, ModelsUnavailable
-from holdfast.domain.messages import ChatMessage, as_chat
+from holdfast.domain.messages import ChatMessage, PastRun, as_chat, is_json
+from holdfast.domain.model_calls import Completion, StreamEvent
 from holdfast.domain.policy import Verdict, rule_on
 from holdfast.domain.steps import ModelAnswer, ModelStep
 from holdfast.domain.tools import TRANSITIONS
 from holdfast.llm import prompt
-from holdfast.llm.pool import Completion, ModelPool
+from holdfast.llm.pool import ModelPool
 from holdfast.store import audit, messages, runs, steps, tool_calls
 from holdfast.store.engine import Database
 from holdfast.store.steps import Step
@@ -31,11 +33,15 @@ from workflows.stubs import MODELS_EXHAUSTED
 #: How many runs of a conversation a model is given, this one included. Older ones are left out.
 CONTEXT_RUNS = 20
 
+#: How often arguments that are not JSON are given back to the model; after that it is asked to answer without tools.
+MAX_BROKEN_IN_A_ROW = 2
+
 
 @dataclass(frozen=True)
 class _Question:
     agent: AgentSpec
     chat: list[ChatMessage]
+    use_tools: bool
     patience_left: timedelta
 
 
@@ -78,7 +84,12 @@ class ModelActivities:
             )
             failing_for = await _failing_for(connection, step)
         agent = await self._agents.get(step.tenant_id, run.agent, run.agent_version)
-        return _Question(agent, as_chat(prompt.assemble(agent), past), agent.limits.patience - failing_for)
+        return _Question(
+            agent=agent,
+            chat=as_chat(prompt.assemble(agent), past),
+            use_tools=not step.last and _broken_in_a_row(past[-1]) < MAX_BROKEN_IN_A_ROW,
+            patience_left=agent.limits.patience - failing_for,
+        )
 
     async def _ask(self, step: ModelStep, question: _Question) -> Completion:
         alias = question.agent.model
@@ -87,7 +98,11 @@ class ModelActivities:
         try:
             async with asyncio.timeout(allowed_s):
                 return await self._pool.complete(
-                    alias, question.chat, self._offered(question.agent), use_tools=not step.last
+                    alias,
+                    question.chat,
+                    self._offered(question.agent),
+                    use_tools=question.use_tools,
+                    listener=_beat,
                 )
         except TimeoutError:
             raise ModelsUnavailable(f"{alias}: no answer within {allowed_s:.1f} s") from None
@@ -127,6 +142,16 @@ class ModelActivities:
         return ModelAnswer(next_acts(calls, self._tools))
 
 
+def _beat(_: StreamEvent) -> None:
+    activity.heartbeat()
+
+
+def _broken_in_a_row(run: PastRun) -> int:
+    """In how many of a run's newest steps, one after the other, the model wrote arguments that are not JSON."""
+    broken = [any(not is_json(exchange.call.arguments) for exchange in step.exchanges) for step in reversed(run.steps)]
+    return len(list(takewhile(bool, broken)))
+
+
 async def _failing_for(connection: AsyncConnection, step: ModelStep) -> timedelta:
     # Patience counts from the first failure, not from the start: a worker that was down for an hour has not tried.
     if activity.info().attempt == 1:
@@ -142,28 +167,15 @@ def _as_step(step: ModelStep, completion: Completion) -> Step:
         alias=completion.alias,
         model=completion.model,
         deployment=completion.deployment,
-        prompt_tokens=completion.prompt_tokens,
-        completion_tokens=completion.completion_tokens,
-        cost_usd=completion.cost_usd,
+        usage=completion.usage,
+        attempts=completion.attempts,
         latency_ms=completion.latency_ms,
+        first_token_ms=completion.first_token_ms,
     )
 
 
 def _entries(step: ModelStep, completion: Completion, proposals: list[Proposal]) -> list[audit.Entry]:
     """The model call, and each tool call that went no further than the model's wish."""
-    called = audit.Entry(
-        kind="model_call",
-        outcome="answered",
-        run_id=step.run_id,
-        step=step.step,
-        alias=completion.alias,
-        model=completion.model,
-        deployment=completion.deployment,
-        prompt_tokens=completion.prompt_tokens,
-        completion_tokens=completion.completion_tokens,
-        cost_usd=completion.cost_usd,
-        latency_ms=completion.latency_ms,
-    )
     refused = [
         audit.Entry(
             kind="tool_call",
@@ -177,4 +189,4 @@ def _entries(step: ModelStep, completion: Completion, proposals: list[Proposal])
         for call in proposals
         if not TRANSITIONS[call.status]
     ]
-    return [called, *refused]
+    return [audit.answered(completion, run_id=step.run_id, step=step.step), *refused]

@@ -12,6 +12,7 @@ from api.wiring import Services
 from holdfast.domain.confirmations import Confirmation
 from holdfast.domain.ids import workflow_id
 from holdfast.domain.messages import Message
+from holdfast.domain.model_calls import Usage
 from holdfast.domain.runs import OPEN, Run
 from holdfast.domain.tools import ToolCall
 from holdfast.services.runs import RunDetail
@@ -106,17 +107,40 @@ class ToolCallShape(BaseModel):
         )
 
 
+class UsageShape(BaseModel):
+    """What model calls took. `cost_usd` null: a price is not known. `is_estimated`: a provider sent no count."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: Decimal | None
+    is_estimated: bool
+
+    @classmethod
+    def of(cls, usage: Usage) -> Self:
+        return cls(**vars(usage))
+
+
+class AttemptShape(BaseModel):
+    """One call of one deployment. `failure` null: it answered."""
+
+    alias: str
+    model: str
+    deployment: str
+    failure: str | None
+    latency_ms: int
+
+
 class StepShape(BaseModel):
-    """One model call of a run: what was asked, what answered, what it took."""
+    """One model call of a run: what was asked, what answered, what it took; times in milliseconds."""
 
     step: int
     alias: str
     model: str
     deployment: str
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: Decimal | None
+    usage: UsageShape
+    attempts: list[AttemptShape]
     latency_ms: int
+    first_token_ms: int | None
 
     @classmethod
     def of(cls, step: Step) -> Self:
@@ -125,19 +149,11 @@ class StepShape(BaseModel):
             alias=step.alias,
             model=step.model,
             deployment=step.deployment,
-            prompt_tokens=step.prompt_tokens,
-            completion_tokens=step.completion_tokens,
-            cost_usd=step.cost_usd,
+            usage=UsageShape.of(step.usage),
+            attempts=[AttemptShape(**vars(attempt)) for attempt in step.attempts],
             latency_ms=step.latency_ms,
+            first_token_ms=step.first_token_ms,
         )
-
-
-class UsageShape(BaseModel):
-    """What a run's model calls took. `cost_usd` null: a price is not known."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: Decimal | None
 
 
 class LinksShape(BaseModel):
@@ -185,7 +201,7 @@ class RunShape(BaseModel):
             error=run.error,
             steps=[StepShape.of(step) for step in detail.steps],
             tool_calls=[ToolCallShape.of(call) for call in detail.tool_calls],
-            usage=UsageShape(**vars(detail.usage)),
+            usage=UsageShape.of(detail.usage),
             created_at=run.created_at,
             completed_at=run.completed_at,
             links=LinksShape(temporal=_temporal_link(run, services)),

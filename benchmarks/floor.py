@@ -31,8 +31,9 @@ from holdfast.config.models_yaml import load_models
 from holdfast.domain.agents import AgentSpec
 from holdfast.domain.ids import new_conversation_id, new_message_id, new_run_id, new_tool_call_id
 from holdfast.domain.messages import PastRun, PastStep, RequestedToolCall, ToolExchange, as_chat
+from holdfast.domain.model_calls import Completion
 from holdfast.llm import prompt
-from holdfast.llm.pool import Completion, ModelPool
+from holdfast.llm.pool import ModelPool
 from holdfast.store import tables
 from holdfast.tools.registry import ToolRegistry
 
@@ -165,8 +166,8 @@ async def _run_tools(completion: Completion) -> PastStep:
 
 
 def _model_call(completion: Completion) -> dict[str, Any]:
-    names = ("alias", "model", "deployment", "prompt_tokens", "completion_tokens", "cost_usd", "latency_ms")
-    return {name: getattr(completion, name) for name in names}
+    of_usage = {name: getattr(completion.usage, name) for name in ("prompt_tokens", "completion_tokens", "cost_usd")}
+    return {name: getattr(completion, name) for name in ("alias", "model", "deployment", "latency_ms")} | of_usage
 
 
 def _tool_call(exchange: ToolExchange) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorAutoscaling, Worker
 
+from activities import heartbeat
 from activities.catalogue import AgentCatalogue
 from activities.confirmations import ConfirmationActivities
 from activities.model import ModelActivities
@@ -19,7 +20,7 @@ from activities.turn import TurnActivities
 from holdfast.config import agents_yaml
 from holdfast.config.models_yaml import ModelsFile, load_models
 from holdfast.config.settings import WorkerSettings
-from holdfast.llm.pool import ModelPool
+from holdfast.llm.pool import SET_A_PRICE, ModelPool
 from holdfast.store.engine import Database, create_engine
 from holdfast.temporal import client
 from holdfast.temporal.client import MessageWorkflows
@@ -61,6 +62,8 @@ async def wire(settings: WorkerSettings) -> AsyncIterator[Parts]:
         await database.check_role()
         temporal = await client.connect()
         pool = ModelPool(models.for_router(), models.router_settings, models.litellm_settings)
+        for model in pool.unpriced:
+            log.warning("%s: no price is known for %s: %s", models.path, model, SET_A_PRICE)
         activities = _activities(settings, database, temporal, pool, tools, runner)
         yield Parts(_worker(settings, temporal, activities), database)
     finally:
@@ -102,6 +105,8 @@ def _worker(settings: WorkerSettings, temporal: Client, activities: Sequence[Cal
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
         activity_task_poller_behavior=PollerBehaviorAutoscaling(),
         sticky_queue_schedule_to_start_timeout=_STICKY_TIMEOUT,
+        # The default is most of the heartbeat timeout, and a cancellation comes with a heartbeat's answer.
+        max_heartbeat_throttle_interval=heartbeat.INTERVAL,
         # The default, zero, would cancel running activities at once and run them again elsewhere.
         graceful_shutdown_timeout=timedelta(seconds=settings.worker_drain_s),
     )

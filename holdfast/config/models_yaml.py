@@ -8,6 +8,7 @@ one layer retries, and that is Temporal.
 The values of variables are secrets: no repr and no message here shows one.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -129,8 +130,12 @@ _SETTINGS: dict[str, type[OpenShape]] = {"router_settings": RouterSettings, "lit
 
 @dataclass(frozen=True)
 class Deployment:
-    """One model at one provider. `params` is LiteLLM's `litellm_params`, secrets included: never log it."""
+    """One model at one provider. `params` is LiteLLM's `litellm_params`, secrets included: never log it.
 
+    `name` says it in logs and records: `quality#2`, the second of its alias in the file, or the `id` of its model_info.
+    """
+
+    name: str
     alias: str
     model: str
     order: int | None
@@ -177,7 +182,7 @@ class ModelsFile:
             {
                 "model_name": deployment.alias,
                 "litellm_params": deepcopy(deployment.params),
-                "model_info": deepcopy(deployment.model_info),
+                "model_info": {**deepcopy(deployment.model_info), "id": deployment.name},
             }
             for deployment in self.deployments
         ]
@@ -200,7 +205,8 @@ def load_models(path: Path, environ: Mapping[str, str], *, allow_demo: bool) -> 
     _check_references(source)
     left_out = _left_out(source, environ, listed)
     usable = fit(source, UsableFile, _resolved(source, environ, left_out))
-    deployments = tuple(_deployment(usable.model_list[position]) for position in usable.model_list)
+    names = _names(source, listed)
+    deployments = tuple(_deployment(names[position], entry) for position, entry in usable.model_list.items())
     unusable = _unusable(left_out.values(), {deployment.alias for deployment in deployments})
     if not deployments:
         raise _nothing_usable(source, unusable)
@@ -301,9 +307,25 @@ def _parts(value: Any) -> Iterable[tuple[str | int, Any]]:
 # Deployments
 
 
-def _deployment(entry: Usable) -> Deployment:
+def _names(source: YamlSource, listed: ListedFile) -> list[str]:
+    """What each deployment is called, by its place in the list; one that is left out keeps its number."""
+    of_alias: Counter[str] = Counter()
+    names: list[str] = []
+    for position, entry in enumerate(listed.model_list):
+        of_alias[entry.model_name] += 1
+        name = str(entry.model_info.get("id") or f"{entry.model_name}#{of_alias[entry.model_name]}")
+        if name in names:
+            key = ("model_list", position, "model_info", "id")
+            raise configuration_error(
+                [source.mistake(key, f"there is another deployment {name!r}", "choose another id")]
+            )
+        names.append(name)
+    return names
+
+
+def _deployment(name: str, entry: Usable) -> Deployment:
     params = entry.litellm_params
-    return Deployment(entry.model_name, params.model, params.order, _said(params), dict(entry.model_info))
+    return Deployment(name, entry.model_name, params.model, params.order, _said(params), dict(entry.model_info))
 
 
 def _said(shape: OpenShape) -> dict[str, Any]:

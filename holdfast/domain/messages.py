@@ -1,5 +1,6 @@
 """Messages, and the transcript a model is given."""
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -64,6 +65,15 @@ class PastRun:
     user_text: str
     steps: tuple[PastStep, ...] = ()
     reply: str | None = None
+
+
+def is_json(text: str) -> bool:
+    """Whether a model's arguments can be read at all; whether they fit a tool is another question."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 #: A message in OpenAI's chat form, which is what LiteLLM takes for every provider.

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from enum import StrEnum
 
 
@@ -30,15 +29,6 @@ TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
 
 #: A run that has not ended.
 OPEN = frozenset(status for status, following in TRANSITIONS.items() if following)
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Tokens and cost of a run's model calls. `cost_usd` is None when a price is not known: unpriced, not free."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost_usd: Decimal | None = Decimal(0)
 
 
 @dataclass(frozen=True)

@@ -1,46 +1,43 @@
-"""The model pool: one LiteLLM Router, asked by alias. The only place that imports litellm, which takes seconds.
+"""The model pool: one LiteLLM Router, asked by alias.
 
 One layer retries. The Router moves between deployments and on to the fallback alias, without sleeping
 (`num_retries=0`: it would sleep its backoff in place, even after the last attempt); Temporal retries the step.
+At worst, one model call is `holdfast.llm.router.MAX_CALLS` provider calls.
 """
 
 import logging
-import os
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
-from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from holdfast.domain.errors import ModelRequestRefused, ModelsUnavailable
-from holdfast.domain.messages import ChatMessage, RequestedToolCall
+from holdfast.domain.errors import ModelError, ModelRequestRefused
+from holdfast.domain.messages import ChatMessage
+from holdfast.domain.model_calls import Completion, Embeddings, StreamEvent, failures
+from holdfast.llm.failures import as_model_error, classify
 
-#: Seconds that one provider call may take, unless `router_settings.timeout` or the deployment says otherwise.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.llm.router import Watch
+
+#: Seconds that one provider call may take in all, unless `timeout` says otherwise, for all or for a deployment.
 #: LiteLLM's own default is 6,000.
-DEFAULT_TIMEOUT_S = 60.0
+DEFAULT_TIMEOUT_S = 120.0
 
-#: The 4xx that blame the moment, not the request: timeout, conflict, too early, too many.
-_WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429})
+#: Seconds that a stream may be silent, unless `stream_timeout` says otherwise.
+DEFAULT_STREAM_TIMEOUT_S = 30.0
 
+#: Connections to one deployment at a time, unless `max_parallel_requests` says otherwise. Half of what a worker runs at
+#: once, so that a deployment that hangs leaves room for the others.
+DEFAULT_MAX_PARALLEL_REQUESTS = 100
 
-@dataclass(frozen=True)
-class Completion:
-    """An answer, and what it took. `cost_usd` is None when no price is known for the model: unpriced, not free."""
+#: How a model gets a price that LiteLLM's list does not have.
+SET_A_PRICE = "its calls are unpriced; set input_cost_per_token and output_cost_per_token under its model_info"
 
-    text: str
-    tool_calls: tuple[RequestedToolCall, ...]
-    alias: str
-    model: str
-    deployment: str
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: Decimal | None
-    latency_ms: int
+log = logging.getLogger(__name__)
 
 
 class ModelPool:
-    """Asks models by alias. One a process: each dropped Router would leak its callbacks."""
+    """Asks models by alias. One a process: each dropped Router would leak its callbacks. Imports litellm when made."""
 
     def __init__(
         self,
@@ -48,9 +45,16 @@ class ModelPool:
         router_settings: dict[str, Any],
         litellm_settings: dict[str, Any],
     ) -> None:
-        self._litellm = _import_litellm(litellm_settings)
-        defaults = {"timeout": DEFAULT_TIMEOUT_S, "routing_strategy": "simple-shuffle"}
-        self._router = self._litellm.Router(model_list=model_list, **defaults | router_settings | {"num_retries": 0})
+        from holdfast.llm import library, prices, router  # noqa: PLC0415  they import litellm
+
+        for name, value in litellm_settings.items():
+            setattr(library.litellm, name, value)
+        self.aliases = tuple(dict.fromkeys(str(one["model_name"]) for one in model_list))
+        self._new_watch = router.Watch
+        self._router = router.WatchedRouter(model_list=model_list, **_settings(model_list, router_settings))
+        self.unpriced = tuple(
+            sorted({str(one["litellm_params"]["model"]) for one in model_list if not prices.is_priced(one)})
+        )
 
     async def complete(
         self,
@@ -59,78 +63,89 @@ class ModelPool:
         tools: Sequence[dict[str, Any]] = (),
         *,
         use_tools: bool = True,
+        listener: "Callable[[StreamEvent], None] | None" = None,
+        **options: Any,
     ) -> Completion:
-        """Ask an alias. `use_tools=False` shows the tools, since the transcript may call them, but forbids new calls.
+        """Ask an alias.
+
+        Args:
+            alias: the `model_name` of models.yaml.
+            messages: the conversation, in OpenAI's chat form.
+            tools: what the model may call, in OpenAI's function form.
+            use_tools: False shows the tools, since the transcript may call them, but forbids new calls.
+            listener: hears the answer as it streams; without one, the answer comes whole.
+            options: passed to the provider, such as `temperature` and `max_tokens`.
 
         Raises:
             ModelsUnavailable: no deployment answered; the same again may succeed.
             ModelRequestRefused: the request itself is refused; the same again can't.
         """
         offered = {"tools": list(tools), "tool_choice": "auto" if use_tools else "none"} if tools else {}
-        started = time.monotonic()
+        streamed = {} if listener is None else {"stream_options": {"include_usage": True}}
+        watch = self._watch(alias, listener)
         try:
-            response = await self._router.acompletion(model=alias, messages=list(messages), **offered)
-        except Exception as error:  # LiteLLM raises OpenAI's errors, its own, and plain ValueErrors
-            raise self._classify(alias, error) from None
-        return self._completion(alias, response, round((time.monotonic() - started) * 1000))
-
-    def _completion(self, alias: str, response: Any, latency_ms: int) -> Completion:
-        if not response.choices:
-            raise ModelsUnavailable(f"{alias}: the provider sent an answer without choices")
-        message = response.choices[0].message
-        usage = getattr(response, "usage", None)
-        hidden = getattr(response, "_hidden_params", {})
+            answered = await self._router.watched_completion(
+                watch, messages=list(messages), **offered, **streamed, **options
+            )
+        except Exception as error:
+            raise _model_error(watch, error) from None
+        _log_fallback(watch)
+        last = watch.attempts[-1]
         return Completion(
-            text=message.content or "",
-            tool_calls=tuple(_requested(call) for call in message.tool_calls or ()),
+            text=answered.text,
+            tool_calls=answered.tool_calls,
+            finish_reason=answered.finish_reason,
             alias=alias,
-            model=str(response.model or "unknown"),
-            deployment=str(hidden.get("model_id") or "unknown"),
-            prompt_tokens=getattr(usage, "prompt_tokens", 0) or 0,
-            completion_tokens=getattr(usage, "completion_tokens", 0) or 0,
-            cost_usd=_cost(hidden.get("response_cost")),
-            latency_ms=latency_ms,
+            model=answered.model,
+            deployment=last.deployment,
+            usage=answered.usage,
+            attempts=tuple(watch.attempts),
+            latency_ms=watch.elapsed_ms(),
+            first_token_ms=watch.first_token_ms,
         )
 
-    def _classify(self, alias: str, error: Exception) -> ModelsUnavailable | ModelRequestRefused:
-        # The error's text may quote the prompt, or part of a key; its type and status may not.
-        status = getattr(error, "status_code", None)
-        described = f"{alias}: {type(error).__name__}" + (f" (HTTP {status})" if status else "")
-        if isinstance(status, int) and 400 <= status < 500 and status not in _WORTH_ANOTHER_TRY:
-            return ModelRequestRefused(described)
-        return ModelsUnavailable(described, retry_after=_retry_after(error))
+    async def embed(self, alias: str, texts: Sequence[str], **options: Any) -> Embeddings:
+        """A vector for each text.
+
+        Raises:
+            ModelsUnavailable: no deployment answered; the same again may succeed.
+            ModelRequestRefused: the request itself is refused; the same again can't.
+        """
+        watch = self._watch(alias)
+        try:
+            embeddings = await self._router.watched_embedding(watch, list(texts), **options)
+        except Exception as error:
+            raise _model_error(watch, error) from None
+        _log_fallback(watch)
+        return embeddings
+
+    def _watch(self, alias: str, listener: "Callable[[StreamEvent], None] | None" = None) -> "Watch":
+        if alias not in self.aliases:
+            raise ModelRequestRefused(f"There is no alias {alias!r}; known are {', '.join(self.aliases)}.")
+        return self._new_watch(alias, listener)
 
 
-def _import_litellm(settings: dict[str, Any]) -> Any:
-    # Without it, the import fetches a price list from the network.
-    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-    import litellm  # noqa: PLC0415  2 to 3 s and 150 MB: only where models are called
-
-    litellm.telemetry = False
-    litellm.suppress_debug_info = True
-    litellm.turn_off_message_logging = True
-    # It logs the texts of providers' errors, which may quote a prompt or part of a key.
-    for name in ("LiteLLM", "LiteLLM Router"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    for name, value in settings.items():
-        setattr(litellm, name, value)
-    return litellm
+def _settings(model_list: list[dict[str, Any]], router_settings: dict[str, Any]) -> dict[str, Any]:
+    defaults = {
+        "timeout": DEFAULT_TIMEOUT_S,
+        "stream_timeout": DEFAULT_STREAM_TIMEOUT_S,
+        "routing_strategy": "simple-shuffle",
+        "default_max_parallel_requests": DEFAULT_MAX_PARALLEL_REQUESTS,
+    }
+    limited = any(one["litellm_params"].keys() & {"rpm", "tpm"} for one in model_list)
+    # By itself, simple-shuffle takes rpm and tpm for weights.
+    enforced = {"optional_pre_call_checks": ["enforce_model_rate_limits"]} if limited else {}
+    return defaults | enforced | router_settings | {"num_retries": 0}
 
 
-def _requested(call: Any) -> RequestedToolCall:
-    return RequestedToolCall(tool=call.function.name or "", arguments=call.function.arguments or "{}")
+def _log_fallback(watch: "Watch") -> None:
+    # A deployment that never answers, and whose work another does, is found in the log before it is found in the bill.
+    if watch.failures:
+        log.warning("%s: %s answered, since %s", watch.alias, watch.attempts[-1].deployment, failures(watch.attempts))
 
 
-def _cost(reported: float | None) -> Decimal | None:
-    # LiteLLM reports 0.0 for a model whose price it does not know.
-    return Decimal(str(reported)).quantize(Decimal("1e-9")) if reported else None
-
-
-def _retry_after(error: Exception) -> timedelta | None:
-    # The `response` that LiteLLM's errors carry is one it made up; the provider's headers stand beside it.
-    headers = getattr(error, "litellm_response_headers", None) or {}
-    try:
-        wanted = timedelta(seconds=float(headers["retry-after"]))
-    except (KeyError, ValueError, TypeError, OverflowError):
-        return None
-    return wanted if wanted >= timedelta(0) else None
+def _model_error(watch: "Watch", error: Exception) -> ModelError:
+    # Without an attempt, the Router failed before it chose a deployment.
+    failed = as_model_error(watch.alias, watch.failures or [(watch.alias, classify(error))])
+    log.warning("no model answered: %s", failed)
+    return failed

@@ -1,12 +1,12 @@
 """Runs as their readers see them: state, steps, tool calls, usage, reply."""
 
 from dataclasses import dataclass
-from decimal import Decimal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.errors import NotFound
-from holdfast.domain.runs import OPEN, Run, RunStatus, Usage
+from holdfast.domain.model_calls import Usage
+from holdfast.domain.runs import OPEN, Run, RunStatus
 from holdfast.domain.tools import ToolCall
 from holdfast.store import messages, runs, steps, tool_calls
 from holdfast.store.engine import Database
@@ -85,17 +85,7 @@ async def _details(connection: AsyncConnection, tenant_id: str, found: list[Run]
             reply=replies.get(run.run_id),
             steps=(own := [step for step in all_steps if step.run_id == run.run_id]),
             tool_calls=[call for call in all_calls if call.run_id == run.run_id],
-            usage=_usage(own),
+            usage=Usage.total([step.usage for step in own]),
         )
         for run in found
     ]
-
-
-def _usage(of: list[Step]) -> Usage:
-    costs = [step.cost_usd for step in of if step.cost_usd is not None]
-    return Usage(
-        prompt_tokens=sum(step.prompt_tokens for step in of),
-        completion_tokens=sum(step.completion_tokens for step in of),
-        # One call without a price makes the whole run unpriced.
-        cost_usd=sum(costs, Decimal(0)) if len(costs) == len(of) else None,
-    )

@@ -6,6 +6,7 @@ from decimal import Decimal
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.domain.model_calls import Completion, Embeddings, failures
 from holdfast.store.tables import audit
 
 #: Without asking for the new row's number back.
@@ -18,7 +19,7 @@ class Entry:
 
     kind: str
     outcome: str
-    run_id: str
+    run_id: str | None = None
     step: int | None = None
     subject_id: str | None = None
     tool: str | None = None
@@ -31,6 +32,32 @@ class Entry:
     cost_usd: Decimal | None = None
     latency_ms: int | None = None
     detail: str | None = None
+    purpose: str | None = None
+    usage_estimated: bool | None = None
+    first_token_ms: int | None = None
+
+
+def answered(
+    call: Completion | Embeddings, *, run_id: str | None = None, step: int | None = None, purpose: str | None = None
+) -> Entry:
+    """A model call that was answered; why any deployment before the last did not answer stands in `detail`."""
+    return Entry(
+        kind="model_call",
+        outcome="answered",
+        run_id=run_id,
+        step=step,
+        purpose=purpose,
+        alias=call.alias,
+        model=call.model,
+        deployment=call.deployment,
+        prompt_tokens=call.usage.prompt_tokens,
+        completion_tokens=call.usage.completion_tokens,
+        cost_usd=call.usage.cost_usd,
+        usage_estimated=call.usage.is_estimated,
+        latency_ms=call.latency_ms,
+        first_token_ms=call.first_token_ms if isinstance(call, Completion) else None,
+        detail=failures(call.attempts),
+    )
 
 
 async def append(connection: AsyncConnection, tenant_id: str, *entries: Entry) -> None:

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.domain.model_calls import Attempt, Usage
 from holdfast.store.tables import steps
 
 _FAILING_FOR = text("""
@@ -19,7 +19,7 @@ WHERE tenant_id = :tenant_id AND run_id = :run_id AND kind = 'model_call' AND st
 
 @dataclass(frozen=True)
 class Step:
-    """One answered model call. `latency_ms` covers every deployment that was tried for it."""
+    """One answered model call. `latency_ms` covers every attempt; `text` is what is kept of the answer's."""
 
     run_id: str
     step: int
@@ -27,15 +27,15 @@ class Step:
     alias: str
     model: str
     deployment: str
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: Decimal | None
+    usage: Usage
+    attempts: tuple[Attempt, ...]
     latency_ms: int
+    first_token_ms: int | None
 
 
 async def store(connection: AsyncConnection, tenant_id: str, step: Step) -> bool:
     """Store a step, once. False: it was stored before, and stays as it was."""
-    statement = insert(steps).values(tenant_id=tenant_id, **vars(step)).on_conflict_do_nothing()
+    statement = insert(steps).values(tenant_id=tenant_id, **_as_row(step)).on_conflict_do_nothing()
     return (await connection.execute(statement.returning(steps.c.step))).one_or_none() is not None
 
 
@@ -63,6 +63,14 @@ async def failing_for(connection: AsyncConnection, tenant_id: str, run_id: str, 
     return found or timedelta(0)
 
 
+def _as_row(step: Step) -> dict[str, Any]:
+    row = dict(vars(step))
+    usage: Usage = row.pop("usage")
+    row["usage_estimated"] = usage.is_estimated
+    row["attempts"] = [vars(attempt) for attempt in step.attempts]
+    return {**row, **{name: getattr(usage, name) for name in ("prompt_tokens", "completion_tokens", "cost_usd")}}
+
+
 def _from_row(row: Any) -> Step:
     return Step(
         run_id=row.run_id,
@@ -71,8 +79,8 @@ def _from_row(row: Any) -> Step:
         alias=row.alias,
         model=row.model,
         deployment=row.deployment,
-        prompt_tokens=row.prompt_tokens,
-        completion_tokens=row.completion_tokens,
-        cost_usd=row.cost_usd,
+        usage=Usage(row.prompt_tokens, row.completion_tokens, row.cost_usd, row.usage_estimated),
+        attempts=tuple(Attempt(**attempt) for attempt in row.attempts),
         latency_ms=row.latency_ms,
+        first_token_ms=row.first_token_ms,
     )

@@ -64,7 +64,7 @@ def test_variables_are_put_in_and_what_lacks_one_is_left_out() -> None:
             "rpm": 100,
             "extra_headers": {"x-org": "acme"},
         },
-        "model_info": {"base_model": "big"},
+        "model_info": {"base_model": "big", "id": "quality#2"},
     }
     assert file.left_out == (
         LeftOut("quality", "anthropic/big", 1, "ANTHROPIC_API_KEY", 3),
