@@ -1,6 +1,7 @@
 """OpenAI's chat completions as they go over the wire: what a provider answers, whole or as a stream of chunks.
 
-For the two servers that speak it, the demo model and the scripted provider of the tests.
+For the two servers that speak it, the demo model and the scripted provider of the tests; the latter says the same
+`Answer` in other formats too.
 """
 
 import json
@@ -16,22 +17,35 @@ _WORDS = re.compile(r"\s*\S+|\s+$")
 
 @dataclass(frozen=True)
 class Call:
-    """A tool call of an answer; `id` None leaves it out, as some providers do."""
+    """A tool call of an answer; `id` None leaves it out, as some providers do.
+
+    `as_object`: the arguments go out as a JSON object instead of text, as some servers send them.
+    """
 
     tool: str
     arguments: str
     id: str | None
+    as_object: bool = False
+
+    @property
+    def value(self) -> Any:
+        """The arguments as a value; text that is no JSON stays text."""
+        try:
+            return json.loads(self.arguments)
+        except ValueError:
+            return self.arguments
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a provider says: text, tool calls, or both."""
+    """What a provider says: text, tool calls, or both. Without `sends_usage` it does not say what it took."""
 
     model: str
     text: str = ""
     calls: Sequence[Call] = ()
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    sends_usage: bool = True
 
     @property
     def finish_reason(self) -> str:
@@ -53,24 +67,30 @@ def count_tokens(value: Any) -> int:
     return max(1, len(text) // 4)
 
 
+def words(text: str) -> list[str]:
+    """A text in the pieces in which it is streamed: put together, they are the text."""
+    return _WORDS.findall(text)
+
+
 def completion(answer: Answer) -> dict[str, Any]:
     """The answer as one `chat.completion`."""
     message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
     if answer.calls:
         message["tool_calls"] = [_call(call) for call in answer.calls]
     choice = {"index": 0, "message": message, "finish_reason": answer.finish_reason}
-    return {**_envelope(answer, "chat.completion"), "choices": [choice], "usage": answer.usage}
+    usage = {"usage": answer.usage} if answer.sends_usage else {}
+    return {**_envelope(answer, "chat.completion"), "choices": [choice], **usage}
 
 
 def events(answer: Answer, *, include_usage: bool) -> Iterator[bytes]:
     """The answer as server-sent events, a word or a tool call each, ended by `[DONE]`."""
     yield _event(answer, {"role": "assistant", "content": ""})
-    for word in _WORDS.findall(answer.text):
+    for word in words(answer.text):
         yield _event(answer, {"content": word})
     for index, call in enumerate(answer.calls):
         yield _event(answer, {"tool_calls": [{"index": index, **_call(call)}]})
     yield _event(answer, {}, answer.finish_reason)
-    if include_usage:
+    if include_usage and answer.sends_usage:
         yield _data({**_envelope(answer, "chat.completion.chunk"), "choices": [], "usage": answer.usage})
     yield b"data: [DONE]\n\n"
 
@@ -86,7 +106,8 @@ def _envelope(answer: Answer, kind: str) -> dict[str, Any]:
 
 def _call(call: Call) -> dict[str, Any]:
     identified = {} if call.id is None else {"id": call.id}
-    return {**identified, "type": "function", "function": {"name": call.tool, "arguments": call.arguments}}
+    arguments = call.value if call.as_object else call.arguments
+    return {**identified, "type": "function", "function": {"name": call.tool, "arguments": arguments}}
 
 
 def _data(value: dict[str, Any]) -> bytes:

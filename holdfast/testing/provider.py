@@ -1,9 +1,12 @@
-"""A model provider that does as it is told: OpenAI's API over real HTTP, with what was asked of it on record.
+"""A model provider that does as it is told: real APIs over real HTTP, with what was asked of it on record.
 
     with ScriptedProvider() as provider:
         provider.script(HttpError(500), Text("at the second try"))
         ...  # requests go to provider.url
         assert provider.calls == 2
+
+It speaks OpenAI's chat completions and embeddings under `provider.url`, Anthropic's messages and Ollama's own API under
+`provider.root`; a reply of the script is said in the format that is asked for.
 
 `python -m holdfast.testing.provider --port 9999 --latency-ms 200` serves one by itself, for benchmarks.
 """
@@ -13,36 +16,61 @@ import asyncio
 import json
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from holdfast.llm.openai_wire import Answer, Call, completion, count_tokens, events
-from holdfast.testing.replies import Cut, EmptyChoices, Garbage, Hang, HttpError, Reply, Text, ToolCalls
+from holdfast.testing import embeddings_wire, ollama_wire
+from holdfast.testing.delivery import Asked, respond
+from holdfast.testing.replies import Reply, Text, ToolCalls
+from holdfast.testing.watching import Tally, Watched
+from holdfast.testing.wires import FORMATS, Format, Wire
 
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """A request as it came: the model asked for, and the whole body."""
+    """A request as it came: the model asked for, the whole body, and the format it came in."""
 
     model: str
     body: dict[str, Any]
+    wire: Wire = "openai"
 
     @property
     def last_text(self) -> str:
-        """The text of the last message, which may be a tool's result."""
-        return str(self.body["messages"][-1].get("content") or "")
+        """The text of the last message, which may be a tool's result; or the last text to embed."""
+        if self.wire == "embeddings":
+            return embeddings_wire.texts(self.body)[-1]
+        return _text(self._last)
 
     @property
     def last_role(self) -> str:
-        return str(self.body["messages"][-1]["role"])
+        """Who said it; `tool` for a tool's result in every format, and `user` for a text to embed."""
+        if self.wire == "embeddings":
+            return "user"
+        return "tool" if self._last.get("type") == "tool_result" else str(self.body["messages"][-1]["role"])
+
+    @property
+    def _last(self) -> dict[str, Any]:
+        # Anthropic's messages alternate: what several messages said to the model are blocks of one, in order.
+        message: dict[str, Any] = self.body["messages"][-1]
+        said = message.get("content")
+        blocks = said if self.wire == "anthropic" and isinstance(said, list) else []
+        return blocks[-1] if blocks else message
+
+
+def _text(part: dict[str, Any]) -> str:
+    """The text of a message or a block: its own, or that of the blocks in it."""
+    content = part.get("content", part.get("text")) or ""
+    return content if isinstance(content, str) else "".join(_text(block) for block in content)
 
 
 def echo(request: RecordedRequest) -> Reply:
@@ -57,25 +85,45 @@ class ScriptedProvider:
         self.requests: list[RecordedRequest] = []
         self.default: Callable[[RecordedRequest], Reply] = echo
         self._script: deque[Reply] = deque()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._latency_s = latency_s
         self._keeps_requests = keeps_requests
-        self._released = threading.Event()
-        app = Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])
-        config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
+        self._tally = Tally()
+        self._released: Future[None] = Future()
+        config = uvicorn.Config(self._app(), host="127.0.0.1", port=port, log_config=None, access_log=False)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="scripted provider", daemon=True)
 
     @property
-    def url(self) -> str:
-        """The base URL of its API, once it is started."""
+    def root(self) -> str:
+        """Where it is, once it is started: the base URL of Anthropic's API and of Ollama's."""
         port = self._server.servers[0].sockets[0].getsockname()[1]
-        return f"http://127.0.0.1:{port}/v1"
+        return f"http://127.0.0.1:{port}"
+
+    @property
+    def url(self) -> str:
+        """The base URL of OpenAI's API, once it is started."""
+        return f"{self.root}/v1"
 
     @property
     def calls(self) -> int:
         """How many requests have come."""
         return len(self.requests)
+
+    @property
+    def abandoned(self) -> int:
+        """How many requests were given up by their client before it had the whole answer."""
+        return self._tally.abandoned
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being answered right now."""
+        return self._tally.in_flight
+
+    @property
+    def most_in_flight(self) -> int:
+        """How many requests were being answered at once, at most."""
+        return self._tally.most_in_flight
 
     def script(self, *replies: Reply) -> None:
         """What to do with the next requests, one reply each; after them the default is asked again."""
@@ -83,13 +131,19 @@ class ScriptedProvider:
             self._script.extend(replies)
 
     def reset(self) -> None:
-        """Forget the script and the requests, and let go of those that hang."""
+        """Forget the script, the requests and the counts, and let go of what is held back."""
         with self._lock:
             self._script.clear()
             self.requests.clear()
             self.default = echo
-            self._released.set()
-            self._released = threading.Event()
+            self._tally = Tally()
+            self.release()
+
+    def release(self) -> None:
+        """Let go of the requests whose answers are held back: what hangs, fails; what stalls or is slow, goes on."""
+        with self._lock:
+            held, self._released = self._released, Future()
+        held.set_result(None)
 
     def start(self) -> None:
         """Serve; returns when connections are accepted."""
@@ -100,8 +154,8 @@ class ScriptedProvider:
             threading.Event().wait(0.01)
 
     def stop(self) -> None:
-        """Stop serving, letting go of what hangs."""
-        self._released.set()
+        """Stop serving, letting go of what is held back."""
+        self.release()
         self._server.should_exit = True
         self._thread.join(timeout=10)
 
@@ -118,70 +172,28 @@ class ScriptedProvider:
     ) -> None:
         self.stop()
 
-    async def _complete(self, request: Request) -> Response:
+    def _app(self) -> Starlette:
+        spoken = [Route(each.path, partial(self._serve, each), methods=["POST"]) for each in FORMATS]
+        return Starlette(routes=[*spoken, Route("/api/show", _show, methods=["POST"])])
+
+    async def _serve(self, format_: Format, request: Request) -> Watched:
         body = await request.json()
-        recorded = RecordedRequest(str(body.get("model")), body)
+        recorded = RecordedRequest(str(body.get("model")), body, format_.wire)
         with self._lock:
+            tally, asked = self._tally, Asked(format_, body, self._released)
+            tally.arrives()
             if self._keeps_requests:
                 self.requests.append(recorded)
             reply = self._script.popleft() if self._script else None
-            released = self._released
+        return Watched(partial(self._respond, reply, recorded, asked), tally)
+
+    async def _respond(self, reply: Reply | None, recorded: RecordedRequest, asked: Asked) -> Response:
         await asyncio.sleep(self._latency_s)
-        return await _respond(reply or self.default(recorded), recorded, released)
+        return await respond(reply or self.default(recorded), asked)
 
 
-async def _respond(reply: Reply, request: RecordedRequest, released: threading.Event) -> Response:
-    match reply:
-        case HttpError(status, message, headers):
-            error = {"error": {"message": message, "type": "scripted", "code": status}}
-            return JSONResponse(error, status, headers)
-        case Garbage(body):
-            return Response(body, media_type="text/html")
-        case EmptyChoices():
-            return JSONResponse({**completion(Answer(request.model)), "choices": []})
-        case Hang():
-            await asyncio.to_thread(released.wait)
-            return JSONResponse({"error": {"message": "released"}}, 503)
-        case Cut(text):
-            answered = _answered(_answer(Text(text), request), request)
-            return await _torn(answered)
-        case _:
-            return _answered(_answer(reply, request), request)
-
-
-def _answered(answer: Answer, request: RecordedRequest) -> Response:
-    if not request.body.get("stream"):
-        return JSONResponse(completion(answer))
-    include_usage = bool((request.body.get("stream_options") or {}).get("include_usage"))
-    return StreamingResponse(events(answer, include_usage=include_usage), media_type="text/event-stream")
-
-
-def _answer(reply: Text | ToolCalls, request: RecordedRequest) -> Answer:
-    calls = _calls(reply) if isinstance(reply, ToolCalls) else []
-    said = count_tokens(reply.text or [call.arguments for call in calls])
-    return Answer(request.model, reply.text, calls, count_tokens(request.body["messages"]), said)
-
-
-def _calls(reply: ToolCalls) -> list[Call]:
-    ids = reply.ids or [f"call_{number}" for number in range(1, len(reply.calls) + 1)]
-    return [
-        Call(tool, arguments if isinstance(arguments, str) else json.dumps(arguments), call_id)
-        for (tool, arguments), call_id in zip(reply.calls, ids, strict=True)
-    ]
-
-
-async def _torn(answered: Response) -> Response:
-    """The first half of a response, under the length of the whole, so that the server drops the connection."""
-    if isinstance(answered, StreamingResponse):
-        whole = b"".join([part async for part in answered.body_iterator if isinstance(part, bytes)])
-    else:
-        whole = bytes(answered.body)
-    headers = {"content-length": str(len(whole)), "content-type": answered.headers["content-type"]}
-
-    async def half() -> AsyncIterator[bytes]:
-        yield whole[: len(whole) // 2]
-
-    return StreamingResponse(half(), headers=headers)
+async def _show(_: Request) -> Response:
+    return JSONResponse(ollama_wire.card())
 
 
 def tool_then_text(tool: str, arguments: dict[str, Any]) -> Callable[[RecordedRequest], Reply]:
@@ -197,7 +209,7 @@ def tool_then_text(tool: str, arguments: dict[str, Any]) -> Callable[[RecordedRe
 
 def main() -> None:
     """Serve until stopped."""
-    parser = argparse.ArgumentParser(description="A scripted OpenAI-compatible provider.")
+    parser = argparse.ArgumentParser(description="A scripted model provider.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--latency-ms", type=float, default=0)
     parser.add_argument("--tool", help="NAME=JSON: ask for this tool first")

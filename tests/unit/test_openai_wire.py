@@ -1,13 +1,14 @@
 """An answer over the wire: whole or in chunks, it is the same answer."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.llm.openai_wire import Answer, Call, completion, count_tokens, events
-from tests.unit.builders import texts
+from holdfast.llm.openai_wire import Answer, Call, completion, count_tokens, events, words
+from tests.unit.builders import json_objects, texts
 
 calls = st.builds(Call, tool=texts, arguments=texts, id=st.none() | texts)
 answers = st.builds(
@@ -44,6 +45,29 @@ def test_usage_comes_last_and_only_when_it_is_asked_for(answer: Answer) -> None:
     assert before == chunks(answer, include_usage=False)
     assert last["usage"] == completion(answer)["usage"] == answer.usage
     assert last["choices"] == []
+
+
+@given(answers)
+def test_a_provider_may_keep_what_it_took_to_itself(answer: Answer) -> None:
+    silent = replace(answer, sends_usage=False)
+    assert "usage" not in completion(silent)
+    assert chunks(silent, include_usage=True) == chunks(answer, include_usage=False)
+
+
+@given(texts)
+def test_the_words_of_a_text_are_the_text(text: str) -> None:
+    assert "".join(words(text)) == text
+
+
+@given(json_objects)
+def test_arguments_may_go_out_as_an_object(arguments: dict[str, Any]) -> None:
+    call = Call("look_up", json.dumps(arguments), None, as_object=True)
+    (asked,) = completion(Answer("m", calls=[call]))["choices"][0]["message"]["tool_calls"]
+    assert asked["function"]["arguments"] == arguments
+
+
+def test_arguments_that_are_no_json_stay_text() -> None:
+    assert Call("t", '{"a":', None).value == '{"a":'
 
 
 def test_a_call_may_have_no_id_and_an_answer_no_text() -> None:

@@ -33,6 +33,10 @@ def test_a_cut_answer_begins_and_never_ends(provider: ScriptedProvider, stream: 
     assert b"[DONE]" not in b"".join(received)
 
 
+def test_the_api_of_openai_is_below_the_root(provider: ScriptedProvider) -> None:
+    assert provider.url == f"{provider.root}/v1"
+
+
 def test_replies_come_in_the_order_of_the_script_and_then_the_default(provider: ScriptedProvider) -> None:
     provider.script(HttpError(429, headers={"retry-after": "7"}), Garbage(), Text("at last"))
     with httpx.Client() as client:
