@@ -19,6 +19,7 @@ from holdfast.domain.messages import ChatMessage, PastRun, as_chat, is_json
 from holdfast.domain.model_calls import Completion, StreamEvent
 from holdfast.domain.policy import Verdict, rule_on
 from holdfast.domain.steps import ModelAnswer, ModelStep
+from holdfast.domain.storable import storable
 from holdfast.domain.tools import TRANSITIONS
 from holdfast.llm import prompt
 from holdfast.llm.pool import ModelPool
@@ -27,7 +28,7 @@ from holdfast.store.engine import Database
 from holdfast.store.steps import Step
 from holdfast.store.tool_calls import Proposal
 from holdfast.tools.registry import ToolRegistry
-from holdfast.tools.run import MAX_SHOWN_CHARACTERS, MAX_STORED_CHARACTERS, storable
+from holdfast.tools.run import MAX_SHOWN_CHARACTERS, MAX_STORED_CHARACTERS
 from workflows.stubs import MODELS_EXHAUSTED
 
 #: How many runs of a conversation a model is given, this one included. Older ones are left out.

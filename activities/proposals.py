@@ -11,10 +11,11 @@ from holdfast.domain.ids import new_tool_call_id
 from holdfast.domain.messages import RequestedToolCall
 from holdfast.domain.policy import Ruling, Verdict, rule_on
 from holdfast.domain.steps import ModelStep, NextAct, ProposedCall
+from holdfast.domain.storable import storable
 from holdfast.domain.tools import Effect, Idempotency, ToolCall, ToolCallStatus
 from holdfast.store.tool_calls import Proposal
 from holdfast.tools.registry import ArgumentsRefused, Tool, ToolRegistry
-from holdfast.tools.run import MAX_ERROR_CHARACTERS, MAX_STORED_CHARACTERS, storable
+from holdfast.tools.run import MAX_ERROR_CHARACTERS, MAX_STORED_CHARACTERS
 
 #: How many calls of one answer are taken; a model that asks for more is told so.
 MAX_CALLS_A_STEP = 32

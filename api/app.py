@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 from api import middleware, problems
-from api.routes import agents, confirmations, conversations, health, messages, runs
+from api.routes import agents, confirmations, conversations, health, messages, models, runs
 from api.wiring import Services
 
 _DESCRIPTION = """
@@ -21,4 +21,6 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(middleware.RequestEdge)
     for resource in (messages, conversations, runs, confirmations, agents, health):
         app.include_router(resource.router)
+    if services.models is not None:
+        app.include_router(models.router)
     return app

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from api.wiring import services
+from api.wiring import pool_services
 from holdfast.domain.errors import Unauthenticated
 from holdfast.services.keys import Caller
 
@@ -17,7 +17,7 @@ async def _caller(
 ) -> Caller:
     if credentials is None:
         raise Unauthenticated("Send an API key: Authorization: Bearer hf_…")
-    return await services(request).keys.caller(credentials.credentials)
+    return await pool_services(request).keys.caller(credentials.credentials)
 
 
 #: In a route's signature: only callers with a valid key come in.

@@ -1,9 +1,8 @@
 """The API process: build, serve, stop on SIGTERM."""
 
-import uvicorn
-
 from api import wiring
 from api.app import create_app
+from api.serving import serve
 from holdfast.config.settings import ApiSettings
 
 
@@ -15,13 +14,4 @@ async def run(settings: ApiSettings) -> None:
         Unavailable: the database does not answer at the start.
     """
     async with wiring.wire(settings) as services:
-        config = uvicorn.Config(
-            create_app(services),
-            host=settings.api_host,
-            port=settings.api_port,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=10,
-        )
-        await uvicorn.Server(config).serve()
+        await serve(create_app(services), settings.api_host, settings.api_port)

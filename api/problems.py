@@ -3,6 +3,7 @@
 Each problem also carries OpenAI's `error` object, so that clients written for that API show something sensible.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,11 @@ from holdfast.domain.errors import (
     HoldfastError,
     IdempotencyMismatch,
     InvalidInput,
+    ModelMisconfigured,
+    ModelRequestRefused,
+    ModelsUnavailable,
     NotFound,
+    NoValidAnswer,
     Unauthenticated,
     Unavailable,
 )
@@ -30,6 +35,10 @@ _STATUS: Mapping[type[HoldfastError], int] = {
     Conflict: 409,
     DigestMismatch: 412,
     Unavailable: 503,
+    ModelsUnavailable: 503,
+    ModelRequestRefused: 422,
+    ModelMisconfigured: 502,
+    NoValidAnswer: 502,
 }
 
 _TITLE = {
@@ -43,6 +52,7 @@ _TITLE = {
     415: "Unsupported media type",
     422: "Invalid input",
     500: "Internal error",
+    502: "Bad gateway",
     503: "Unavailable",
 }
 
@@ -68,22 +78,42 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """A problem document. `field` and `errors` name what is wrong with the input."""
-    title = _TITLE.get(status, "Error")
+    body = _body(request, status, detail, _TITLE.get(status, "Error"), field, errors)
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+def as_problem(request: Request, error: HoldfastError) -> dict[str, Any]:
+    """An error of ours as a problem document, for where no status can be sent any more."""
+    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+    title = "All providers unavailable" if isinstance(error, ModelsUnavailable) else _TITLE.get(status, "Error")
+    field = error.field if isinstance(error, InvalidInput) else None
+    wrong = error.errors if isinstance(error, NoValidAnswer) else []
+    errors = [{"field": path, "detail": what} for path, what in wrong]
+    return _body(request, status, str(error), title, field, errors)
+
+
+def _body(
+    request: Request, status: int, detail: str, title: str, field: str | None, errors: list[dict[str, str]] | None
+) -> dict[str, Any]:
     code = title.lower().replace(" ", "_")
     body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     body["instance"] = request.url.path
-    if field is not None:
+    if field is not None or errors:
         body["errors"] = errors or [{"field": field, "detail": detail}]
     body["error"] = {"message": detail, "type": code, "param": field, "code": code}
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
+    return body
 
 
 async def _on_ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HoldfastError)
-    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
-    headers = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": str(_RETRY_AFTER_S)}}.get(status)
-    field = error.field if isinstance(error, InvalidInput) else None
-    return problem(request, status, str(error), field=field, headers=headers)
+    body = as_problem(request, error)
+    headers = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": _retry_after(error)}}.get(body["status"])
+    return JSONResponse(body, body["status"], headers, media_type="application/problem+json")
+
+
+def _retry_after(error: HoldfastError) -> str:
+    wanted = error.retry_after if isinstance(error, ModelsUnavailable) else None
+    return str(_RETRY_AFTER_S if wanted is None else max(1, math.ceil(wanted.total_seconds())))
 
 
 async def _on_invalid(request: Request, error: Exception) -> JSONResponse:

@@ -1,5 +1,6 @@
 """The composition root of the API: settings in, services out, on one page."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -7,11 +8,15 @@ from dataclasses import dataclass
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from holdfast.config.models_yaml import load_models
 from holdfast.config.settings import ApiSettings
+from holdfast.llm.lazy import LazyPool
+from holdfast.llm.pool import ModelPool
 from holdfast.services.agents import Agents
 from holdfast.services.confirmations import Confirmations
 from holdfast.services.keys import Keys
 from holdfast.services.messages import Messages
+from holdfast.services.models import Models
 from holdfast.services.relay import Relay
 from holdfast.services.runs import Runs
 from holdfast.store.engine import Database, create_engine
@@ -21,13 +26,20 @@ from holdfast.temporal.client import MessageWorkflows
 
 
 @dataclass(frozen=True)
-class Services:
-    """Everything that a route can ask for."""
+class PoolServices:
+    """What the routes of the model pool ask for. `models` None: this process serves none."""
 
     database: Database
+    keys: Keys
+    models: Models | None
+
+
+@dataclass(frozen=True)
+class Services(PoolServices):
+    """Everything that a route of the API can ask for."""
+
     agents: Agents
     confirmations: Confirmations
-    keys: Keys
     messages: Messages
     runs: Runs
     temporal_ui_url: str | None
@@ -54,6 +66,7 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 agents=Agents(database),
                 confirmations=Confirmations(database, workflows),
                 keys=Keys(database, settings.key_pepper.get_secret_value()),
+                models=_models(settings, database),
                 messages=Messages(database, workflows),
                 runs=Runs(database, changes),
                 temporal_ui_url=settings.temporal_ui_url,
@@ -73,6 +86,27 @@ async def _running(engine: AsyncEngine, database: Database, workflows: MessageWo
     finally:
         await relay.stop()
         await changes.stop()
+
+
+def _models(settings: ApiSettings, database: Database) -> Models | None:
+    if settings.models is None:
+        return None
+    file = load_models(settings.models, os.environ, allow_demo=settings.environment == "dev")
+    lazy = LazyPool(lambda: ModelPool(file.for_router(), file.router_settings, file.litellm_settings))
+    return Models(database, lazy.get, file.unusable)
+
+
+def pool_services(request: Request) -> PoolServices:
+    """What the API and the model pool have in common, of the application that a request came to."""
+    found: PoolServices = request.app.state.services
+    return found
+
+
+def models(request: Request) -> Models:
+    """The model calls of the application that a request came to, which serves them or has no such route."""
+    found = pool_services(request).models
+    assert found is not None
+    return found
 
 
 def services(request: Request) -> Services:

@@ -113,7 +113,5 @@ def _worker(settings: WorkerSettings, temporal: Client, activities: Sequence[Cal
 
 
 def _warn(models: ModelsFile, about_agents: list[str]) -> None:
-    for left_out in models.left_out:
-        log.info("%s: %s is left out, since %s is not set", left_out.alias, left_out.model, left_out.variable)
-    for warning in (*models.warnings, *about_agents):
+    for warning in (*models.notes(), *about_agents):
         log.warning("%s", warning)

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from api.wiring import services
+from api.wiring import pool_services
 
 router = APIRouter(tags=["operations"])
 
@@ -24,5 +24,5 @@ async def livez() -> HealthShape:
 @router.get("/health", include_in_schema=False)
 async def readyz(request: Request) -> HealthShape:
     """The database answers. Temporal need not: messages are accepted without it, and started when it is back."""
-    await services(request).database.check_role()
+    await pool_services(request).database.check_role()
     return HealthShape()

@@ -25,6 +25,7 @@ app.command()(check.check)
 app.command()(doctor.doctor)
 app.command()(processes.api)
 app.command()(processes.worker)
+app.command()(processes.pool)
 app.command()(migrate.migrate)
 
 

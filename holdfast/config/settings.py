@@ -64,6 +64,19 @@ class ApiSettings(ServingSettings):
     api_host: str = Field(default="127.0.0.1", description="the address to listen on")
     api_port: Port = Field(default=8000, description="the port to listen on")
     temporal_ui_url: str | None = Field(default=None, description="the address of the Temporal UI, for links to it")
+    models: Path | None = Field(
+        default=None, description="the path of models.yaml, to serve the model pool from the API too"
+    )
+
+
+class PoolSettings(Settings):
+    """What the model pool needs as a service of its own."""
+
+    database_pool_size: int = Field(default=10, ge=1, description="the most connections of this process")
+    key_pepper: SecretStr = Field(min_length=32, description="at least 32 random characters (openssl rand -hex 32)")
+    models: Path = Field(default=Path("models.yaml"), description="the path of models.yaml")
+    pool_host: str = Field(default="127.0.0.1", description="the address to listen on")
+    pool_port: Port = Field(default=8004, description="the port to listen on")
 
 
 class WorkerSettings(ServingSettings):

@@ -117,7 +117,7 @@ class DevStack:
             url = f"http://127.0.0.1:{self._options.port}"
             kept = secrets.load_or_make(self._data, url)
             await self._set_up_database(kept, file)
-            environment = self._environment(kept, variables)
+            environment = self._environment(kept, {**variables, "HOLDFAST_MODELS": str(file.models_path)})
             await asyncio.gather(
                 self._start("worker", self._worker(environment)), self._start("API", self._api(environment))
             )

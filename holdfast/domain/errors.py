@@ -11,7 +11,9 @@
     ├── ConfigurationError       a file or variable is wrong; says where and how to mend it
     └── ModelError
         ├── ModelsUnavailable    no deployment of the alias answered; trying again may help
-        └── ModelRequestRefused  the provider refuses the request itself; trying again can't help
+        ├── ModelRequestRefused  the provider refuses the request itself; trying again can't help
+        │   └── ModelMisconfigured  it refuses our key, or does not know the model
+        └── NoValidAnswer        the model answered, again and again with something that does not fit the schema
 
 `api/problems.py` maps them to status codes, and is the only place that does.
 """
@@ -75,4 +77,16 @@ class ModelsUnavailable(ModelError):
 
 
 class ModelRequestRefused(ModelError):
-    """The provider refuses the request (bad request, authentication, content policy): the same again can't succeed."""
+    """The provider refuses the request (bad request, too long, content policy): the same again can't succeed."""
+
+
+class ModelMisconfigured(ModelRequestRefused):
+    """The provider refuses our key, or does not know the model: models.yaml or a variable must be mended."""
+
+
+class NoValidAnswer(ModelError):
+    """The model's last answer does not fit the schema either. `errors`: what is wrong with it, by JSON path."""
+
+    def __init__(self, detail: str, errors: list[tuple[str, str]]) -> None:
+        super().__init__(detail)
+        self.errors = errors

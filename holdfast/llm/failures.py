@@ -3,8 +3,9 @@
 - Elsewhere: 408, 409, 425, 429, 5xx, timeouts, connections, torn or senseless answers. The next deployment is asked,
   then the fallback alias; when all failed, Temporal tries the step again.
 - Fall back: context window, content policy. The fallback alias is asked, whose models may take it; never the same one.
-- Caller: bad request, authentication, permission, unknown model, every other 4xx. Nobody else is asked and nothing is
-  tried again; the text says what to mend.
+- Caller: bad request, and every other 4xx. Nobody else is asked and nothing is tried again.
+- Operator: authentication, permission, unknown model. Likewise, and the text says what to mend. A wrong key is loud:
+  were the next deployment asked instead, nobody would notice until the bill came.
 
 A call that failed in several ways is worth another try if one of them may pass.
 """
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 
-from holdfast.domain.errors import ModelError, ModelRequestRefused, ModelsUnavailable
+from holdfast.domain.errors import ModelError, ModelMisconfigured, ModelRequestRefused, ModelsUnavailable
 from holdfast.domain.model_calls import shortest_wait
 
 
@@ -23,7 +24,13 @@ class Remedy(Enum):
 
     ELSEWHERE = "elsewhere"  #: another deployment, or the same one later
     FALL_BACK = "fall back"  #: a model that takes more, or minds less
-    CALLER = "caller"  #: a change to the request or the configuration
+    CALLER = "caller"  #: a change to the request
+    OPERATOR = "operator"  #: a change to models.yaml or a variable
+
+    @property
+    def ends_the_walk(self) -> bool:
+        """No other deployment is asked."""
+        return self in (Remedy.CALLER, Remedy.OPERATOR)
 
 
 #: LiteLLM's errors that their status alone does not class.
@@ -49,6 +56,9 @@ _BY_STATUS = {
 #: The 4xx that blame the moment, not the request: timeout, conflict, too early, too many.
 _MAY_PASS = frozenset({408, 409, 425, 429})
 
+#: The 4xx that blame the deployment's configuration.
+_MISCONFIGURED = frozenset({401, 403, 404})
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -69,9 +79,11 @@ def classify(error: Exception) -> Failure:
     status = getattr(error, "status_code", None)
     if not isinstance(status, int):
         return Failure(Remedy.ELSEWHERE, f"no answer that makes sense ({type(error).__name__})")
-    refused = 400 <= status < 500 and status not in _MAY_PASS
-    reason = _BY_STATUS.get(status, "the provider refuses the request" if refused else "the provider failed")
-    return Failure(Remedy.CALLER if refused else Remedy.ELSEWHERE, f"{reason} (HTTP {status})", _retry_after(error))
+    remedy = _remedy(status)
+    reason = _BY_STATUS.get(
+        status, "the provider refuses the request" if remedy.ends_the_walk else "the provider failed"
+    )
+    return Failure(remedy, f"{reason} (HTTP {status})", _retry_after(error))
 
 
 def as_model_error(alias: str, failures: Sequence[tuple[str, Failure]]) -> ModelError:
@@ -79,8 +91,15 @@ def as_model_error(alias: str, failures: Sequence[tuple[str, Failure]]) -> Model
     detail = f"{alias}: " + "; ".join(f"{deployment}: {failure.reason}" for deployment, failure in failures)
     may_pass = [failure for _, failure in failures if failure.remedy is Remedy.ELSEWHERE]
     if not may_pass:
-        return ModelRequestRefused(detail)
+        misconfigured = any(failure.remedy is Remedy.OPERATOR for _, failure in failures)
+        return ModelMisconfigured(detail) if misconfigured else ModelRequestRefused(detail)
     return ModelsUnavailable(detail, shortest_wait([failure.retry_after for failure in may_pass]))
+
+
+def _remedy(status: int) -> Remedy:
+    if status in _MISCONFIGURED:
+        return Remedy.OPERATOR
+    return Remedy.CALLER if 400 <= status < 500 and status not in _MAY_PASS else Remedy.ELSEWHERE
 
 
 def _retry_after(error: Exception) -> timedelta | None:

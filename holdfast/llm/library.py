@@ -14,6 +14,8 @@ os.environ.setdefault("REPEATED_STREAMING_CHUNK_LIMIT", "100000")
 import litellm
 
 litellm.telemetry = False
+# An embedding would be asked for three times over, whatever the Router is told.
+litellm.DEFAULT_MAX_RETRIES = 0
 litellm.suppress_debug_info = True
 litellm.turn_off_message_logging = True
 # It logs the texts of providers' errors, which may quote a prompt or part of a key.

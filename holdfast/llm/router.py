@@ -26,6 +26,7 @@ import httpx
 
 from holdfast.domain.messages import RequestedToolCall
 from holdfast.domain.model_calls import Attempt, Embeddings, StreamEvent, TextDelta, TextVoid, Usage
+from holdfast.domain.storable import storable
 from holdfast.llm.failures import Failure, Remedy, classify
 from holdfast.llm.gathered import Gathered, requested
 from holdfast.llm.library import litellm
@@ -36,6 +37,9 @@ MAX_CALLS = 6
 
 #: Seconds to wait for a connection. Only some providers' clients tell connecting from reading.
 CONNECT_TIMEOUT_S = 5.0
+
+#: The longest name of a model that is kept, in characters: the provider says it.
+_MAX_NAME = 200
 
 Listener = Callable[[StreamEvent], None]
 
@@ -96,7 +100,7 @@ class WatchedRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM's classes 
         return Embeddings(
             vectors=[vector["embedding"] for vector in answer.data],
             alias=watch.alias,
-            model=str(answer.model or "unknown"),
+            model=storable(str(answer.model or "unknown"), _MAX_NAME),
             deployment=watch.attempts[-1].deployment,
             usage=self._usage(watch, answer.usage, counted=counted, call_type="embedding"),
             attempts=tuple(watch.attempts),
@@ -169,7 +173,7 @@ class WatchedRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM's classes 
             text=choice.message.content or "",
             tool_calls=tuple(requested(call) for call in choice.message.tool_calls or ()),
             finish_reason=choice.finish_reason or "stop",
-            model=str(response.model or "unknown"),
+            model=storable(str(response.model or "unknown"), _MAX_NAME),
             usage=self._usage(watch, usage, counted=bool(getattr(usage, "total_tokens", 0))),
         )
 
@@ -205,7 +209,7 @@ class WatchedRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM's classes 
         watch.failures.append((attempt.deployment, failure))
         if voids and watch.listener is not None:
             watch.listener(TextVoid(watch.calls))
-        if failure.remedy is Remedy.CALLER or watch.calls >= MAX_CALLS:
+        if failure.remedy.ends_the_walk or watch.calls >= MAX_CALLS:
             watch.ended_by = error
         if watch.chosen is not None and failure.remedy is Remedy.ELSEWHERE:
             self._count_failure(watch, error)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_json
 
+from holdfast.domain.storable import storable
 from holdfast.tools.registry import KEY_PARAMETER, Tool
 
 #: What is kept of a result, in characters. PostgreSQL could hold more; no model reads as much.
@@ -131,16 +132,3 @@ def _as_text(value: Any) -> str:
     except (PydanticSerializationError, UnicodeError, ValueError, RecursionError) as error:
         note = f"The tool ran, but what it returned ({type(value).__name__}) can't be shown: {error}"
         return storable(to_json({"note": note[:MAX_ERROR_CHARACTERS]}).decode(), MAX_STORED_CHARACTERS)
-
-
-def storable(text: str, limit: int) -> str:
-    """Text as PostgreSQL can hold it, at most `limit` characters, with a note of what was cut."""
-    clean = text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
-    return cut(clean, limit)
-
-
-def cut(text: str, limit: int) -> str:
-    """At most `limit` characters of a text; where it was longer, a note says how much is missing."""
-    return (
-        text if len(text) <= limit else f"{text[:limit]}\n[cut: {len(text) - limit} of {len(text)} characters left out]"
-    )

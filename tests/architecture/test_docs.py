@@ -52,4 +52,4 @@ def test_the_tool_and_the_agent_of_the_readme_work(tmp_path: Path) -> None:
     )
 
     assert checked.returncode == 0, checked.stderr
-    assert "good (agents: desk; tools: cancel_order; aliases: quality)" in checked.stdout
+    assert "good (agents: desk; tools: cancel_order; aliases: quality, fast, judge)" in checked.stdout

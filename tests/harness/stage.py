@@ -107,6 +107,7 @@ def _api_settings(database_url: str, task_queue: str) -> ApiSettings:
         key_pepper=SecretStr(PEPPER),
         task_queue=task_queue,
         temporal_ui_url="http://temporal.test",
+        models=AGENTS.with_name("models.yaml"),
     )
 
 

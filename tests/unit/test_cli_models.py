@@ -28,8 +28,8 @@ def test_deployments_stand_in_the_order_in_which_they_are_tried() -> None:
     quality = [one for one in listed() if one["alias"] == "quality"]
 
     assert [one["model"] for one in quality] == [
-        "anthropic/claude-sonnet-4-5",
-        "openai/gpt-4o",
+        "anthropic/claude-sonnet-5-5",
+        "openai/gpt-5.6",
         "ollama_chat/qwen3:8b",
         "openai/holdfast-demo",
     ]
@@ -40,9 +40,9 @@ def test_a_key_makes_its_deployments_usable_and_the_others_name_theirs(monkeypat
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
     deployments = {(one["alias"], one["model"]): one for one in listed()}
 
-    assert deployments["quality", "openai/gpt-4o"]["usable"]
-    assert deployments["quality", "openai/gpt-4o"]["falls_back_to"] == ["fast"]
-    assert deployments["fast", "anthropic/claude-haiku-4-5"]["unset"] == ["ANTHROPIC_API_KEY"]
+    assert deployments["quality", "openai/gpt-5.6"]["usable"]
+    assert deployments["quality", "openai/gpt-5.6"]["falls_back_to"] == ["fast"]
+    assert deployments["fast", "anthropic/claude-haiku-5-5"]["unset"] == ["ANTHROPIC_API_KEY"]
     assert "sk-canary" not in str(deployments)
 
 

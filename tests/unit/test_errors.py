@@ -20,16 +20,18 @@ from holdfast.domain.errors import (
     IdempotencyMismatch,
     InvalidInput,
     ModelError,
+    ModelMisconfigured,
     ModelRequestRefused,
     ModelsUnavailable,
     NotFound,
+    NoValidAnswer,
     Unauthenticated,
     Unavailable,
 )
 
 ROOT = Path(__file__).parents[2]
 
-#: What each is answered with. A file that is wrong and a model that failed end no request: they never reach a caller.
+#: What each is answered with. A file that is wrong ends no request: that never reaches a caller.
 STATUS: list[tuple[HoldfastError, int]] = [
     (InvalidInput("text", "the text"), 422),
     (IdempotencyMismatch("Idempotency-Key", "the text"), 422),
@@ -38,8 +40,12 @@ STATUS: list[tuple[HoldfastError, int]] = [
     (Conflict("the text"), 409),
     (DigestMismatch("the text"), 412),
     (Unavailable("the text"), 503),
+    (ModelsUnavailable("the text"), 503),
+    (ModelRequestRefused("the text"), 422),
+    (ModelMisconfigured("the text"), 502),
+    (NoValidAnswer("the text", [("$.name", "is missing")]), 502),
 ]
-NEVER_REACHES_A_CALLER = {HoldfastError, ConfigurationError, ModelError, ModelsUnavailable, ModelRequestRefused}
+NEVER_REACHES_A_CALLER = {HoldfastError, ConfigurationError, ModelError}
 
 #: Told by the API to the command line, which knows the tree only from its answers.
 DEFINED_ELSEWHERE = {"holdfast/cli/connection.py": {"Refused"}}

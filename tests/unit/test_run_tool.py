@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.domain.storable import cut, storable
 from holdfast.domain.tools import tool
 from holdfast.tools.registry import tool_from_function
 from holdfast.tools.run import (
@@ -23,8 +24,6 @@ from holdfast.tools.run import (
     Returned,
     TimedOut,
     ToolRunner,
-    cut,
-    storable,
 )
 
 KEY = "call_1"

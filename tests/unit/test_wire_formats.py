@@ -291,15 +291,6 @@ async def test_embeddings_of_fewer_dimensions(litellm: Any, provider: ScriptedPr
     assert [item["embedding"] for item in answer.data] == [vector("one", 4)]
 
 
-async def test_litellm_tries_failed_embeddings_again_whatever_it_is_told(
-    litellm: Any, provider: ScriptedProvider
-) -> None:
-    provider.default = lambda _: HttpError(429, headers={"retry-after-ms": "1"})
-    with pytest.raises(litellm.RateLimitError):
-        await litellm.aembedding(model="openai/x", input="one", api_base=provider.url, api_key="key", max_retries=0)
-    assert provider.calls == 3
-
-
 async def test_embeddings_as_base64(client: httpx.AsyncClient, provider: ScriptedProvider) -> None:
     asked = {"model": "x", "input": "one", "dimensions": 3, "encoding_format": "base64"}
     answer = (await client.post(f"{provider.url}/embeddings", json=asked)).json()

@@ -1,0 +1,83 @@
+"""`holdfast pool`: the model pool as a service of its own, for programs that want a model and no agent."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from api import middleware, problems
+from api.routes import health, models
+from api.serving import serve
+from api.wiring import PoolServices
+from holdfast.config.models_yaml import load_models
+from holdfast.config.process import started_with
+from holdfast.config.settings import PoolSettings
+from holdfast.llm.pool import SET_A_PRICE, ModelPool
+from holdfast.services.keys import Keys
+from holdfast.services.models import Models
+from holdfast.store.engine import Database, create_engine
+
+_DESCRIPTION = """
+Completions, structured output and embeddings by alias: which model answers is said in models.yaml, and only there.
+
+Authenticate with an API key: `Authorization: Bearer hf_…`. Errors are `application/problem+json` (RFC 9457).
+"""
+
+log = logging.getLogger(__name__)
+
+
+def create_app(services: PoolServices) -> FastAPI:
+    """The application, on services that are running."""
+    app = FastAPI(title="Holdfast model pool", version="0.1.0", description=_DESCRIPTION)
+    app.state.services = services
+    problems.install(app)
+    app.add_middleware(middleware.RequestEdge)
+    for resource in (models, health):
+        app.include_router(resource.router)
+    return app
+
+
+@asynccontextmanager
+async def wire(settings: PoolSettings) -> AsyncIterator[PoolServices]:
+    """Read the models, make the pool, and connect.
+
+    Raises:
+        ConfigurationError: a file or variable is wrong, or the database's role is not bound by row-level security.
+        Unavailable: the database does not answer.
+    """
+    file = load_models(settings.models, os.environ, allow_demo=settings.environment == "dev")
+    for line in file.notes():
+        log.warning("%s", line)
+    database = Database(create_engine(settings.database_url.get_secret_value(), settings.database_pool_size))
+    try:
+        await database.check_role()
+        pool = ModelPool(file.for_router(), file.router_settings, file.litellm_settings)
+        for model in pool.unpriced:
+            log.warning("%s: no price is known for %s: %s", file.path, model, SET_A_PRICE)
+
+        async def made() -> ModelPool:
+            return pool
+
+        keys = Keys(database, settings.key_pepper.get_secret_value())
+        yield PoolServices(database=database, keys=keys, models=Models(database, made, file.unusable))
+    finally:
+        await database.close()
+
+
+async def run(settings: PoolSettings) -> None:
+    """Serve until SIGTERM or SIGINT, then let the requests in hand end.
+
+    Raises:
+        ConfigurationError: a variable or a file is wrong, or the database's role is not bound by row-level security.
+        Unavailable: the database does not answer at the start.
+    """
+    async with wire(settings) as services:
+        await serve(create_app(services), settings.pool_host, settings.pool_port)
+
+
+if __name__ == "__main__":
+    with started_with(PoolSettings) as found:
+        asyncio.run(run(found))

@@ -1,0 +1,176 @@
+"""Model calls by themselves, for no run: complete, stream, embed, generate. Each is recorded, whatever comes of it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from holdfast.domain.errors import InvalidInput, ModelError, NoValidAnswer, Unavailable
+from holdfast.domain.messages import ChatMessage
+from holdfast.domain.model_calls import Attempt, Completion, Embeddings, StreamEvent, Usage
+from holdfast.domain.storable import is_storable
+from holdfast.llm.pool import ModelPool
+from holdfast.llm.structured import MAX_REPAIRS, Malformed, Schema, instructed, sent_back, version_of
+from holdfast.store import audit
+from holdfast.store.engine import Database
+
+Answer = TypeVar("Answer", Completion, Embeddings)
+Listener = Callable[[StreamEvent], None]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a model is asked. `purpose` is kept with the call; `options` go to the provider, such as `max_tokens`."""
+
+    alias: str
+    messages: Sequence[ChatMessage]
+    tools: Sequence[dict[str, Any]] = ()
+    use_tools: bool = True
+    purpose: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A value that fits the schema. `usage` and `attempts` are those of every answer it took, `repairs` included."""
+
+    value: Any
+    alias: str
+    model: str
+    deployment: str
+    prompt_version: str
+    repairs: int
+    usage: Usage
+    attempts: tuple[Attempt, ...]
+    latency_ms: int
+
+
+class Models:
+    """Asks the pool on behalf of a tenant.
+
+    Args:
+        database: keeps the record.
+        pool: gives the pool, which may be made when it is first asked for.
+        unusable: aliases of models.yaml that have no usable deployment, and the variables that would help.
+    """
+
+    def __init__(
+        self, database: Database, pool: Callable[[], Awaitable[ModelPool]], unusable: dict[str, tuple[str, ...]]
+    ) -> None:
+        self._database = database
+        self._pool = pool
+        self._unusable = unusable
+
+    async def complete(self, tenant_id: str, ask: Ask, listener: Listener | None = None) -> Completion:
+        """An answer, once it is whole; `listener` hears it as it streams.
+
+        Raises:
+            InvalidInput: there is no such alias, or a text can't be encoded.
+            Unavailable: the alias has no usable deployment.
+            ModelsUnavailable: no deployment answered.
+            ModelRequestRefused: the provider refuses the request.
+        """
+        pool = await self._pool_for(ask.alias, "messages", ask.messages)
+        calling = pool.complete(
+            ask.alias, ask.messages, ask.tools, use_tools=ask.use_tools, listener=listener, **ask.options
+        )
+        return await self._recorded(tenant_id, ask.alias, ask.purpose, calling)
+
+    async def stream(self, tenant_id: str, ask: Ask) -> AsyncIterator[StreamEvent | Completion]:
+        """An answer as it comes, and in the end the whole. Closing the iterator ends the provider's call.
+
+        Raises:
+            HoldfastError: as `complete` does.
+        """
+        heard: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
+        asking = asyncio.create_task(self.complete(tenant_id, ask, heard.put_nowait), name="streamed completion")
+        asking.add_done_callback(lambda _: heard.put_nowait(None))
+        try:
+            while (event := await heard.get()) is not None:
+                yield event
+            yield await asking
+        finally:
+            asking.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await asking
+
+    async def embed(self, tenant_id: str, alias: str, texts: Sequence[str], purpose: str | None = None) -> Embeddings:
+        """A vector for each text.
+
+        Raises:
+            HoldfastError: as `complete` does.
+        """
+        pool = await self._pool_for(alias, "input", texts)
+        return await self._recorded(tenant_id, alias, purpose, pool.embed(alias, texts))
+
+    async def generate(
+        self, tenant_id: str, ask: Ask, schema: dict[str, Any], prompt_version: str | None = None
+    ) -> Generated:
+        """A value that fits a JSON Schema. An answer that does not fit is sent back, `MAX_REPAIRS` times at most.
+
+        Raises:
+            NoValidAnswer: the last answer does not fit either.
+            HoldfastError: as `complete` does; also when the schema is wrong.
+        """
+        wanted = Schema(schema)
+        version = prompt_version or version_of(ask.messages, wanted)
+        answers: list[Completion] = []
+        asked = replace(ask, messages=instructed(ask.messages, wanted))
+        while True:
+            answers.append(await self.complete(tenant_id, asked))
+            try:
+                value = wanted.read(answers[-1].text)
+            except Malformed as malformed:
+                if len(answers) > MAX_REPAIRS:
+                    detail = f"{ask.alias}: {len(answers)} answers, and none fits the schema."
+                    raise NoValidAnswer(detail, malformed.errors) from None
+                asked = replace(asked, messages=[*asked.messages, *sent_back(answers[-1].text, malformed)])
+            else:
+                return _generated(value, version, answers)
+
+    async def _pool_for(self, alias: str, field_name: str, content: Sequence[Any]) -> ModelPool:
+        if alias in self._unusable:
+            raise Unavailable(
+                f"No model stands behind {alias!r} here: {' or '.join(self._unusable[alias])} is not set."
+            )
+        if not is_storable(content):
+            raise InvalidInput(field_name, "It holds a NUL or half a surrogate pair, or is nested too deeply.")
+        pool = await self._pool()
+        if alias not in pool.aliases:
+            raise InvalidInput("alias", f"There is no alias {alias!r}; known are {', '.join(pool.aliases)}.")
+        return pool
+
+    async def _recorded(self, tenant_id: str, alias: str, purpose: str | None, calling: Awaitable[Answer]) -> Answer:
+        try:
+            answer = await calling
+        except ModelError as error:
+            failed = audit.Entry(kind="model_call", outcome="failed", alias=alias, purpose=purpose, detail=str(error))
+            await self._record(tenant_id, failed)
+            raise
+        except asyncio.CancelledError:
+            cancelled = audit.Entry(kind="model_call", outcome="cancelled", alias=alias, purpose=purpose)
+            # In a task of its own: this one is being cancelled.
+            await asyncio.shield(self._record(tenant_id, cancelled))
+            raise
+        await self._record(tenant_id, audit.answered(answer, purpose=purpose))
+        return answer
+
+    async def _record(self, tenant_id: str, entry: audit.Entry) -> None:
+        async with self._database.tenant(tenant_id) as connection:
+            await audit.append(connection, tenant_id, entry)
+
+
+def _generated(value: Any, version: str, answers: list[Completion]) -> Generated:
+    last = answers[-1]
+    return Generated(
+        value=value,
+        alias=last.alias,
+        model=last.model,
+        deployment=last.deployment,
+        prompt_version=version,
+        repairs=len(answers) - 1,
+        usage=Usage.total([answer.usage for answer in answers]),
+        attempts=tuple(attempt for answer in answers for attempt in answer.attempts),
+        latency_ms=sum(answer.latency_ms for answer in answers),
+    )
