@@ -38,6 +38,8 @@ _BY_NAME = {
     "ContextWindowExceededError": (Remedy.FALL_BACK, "the conversation is longer than the model takes"),
     "ContentPolicyViolationError": (Remedy.FALL_BACK, "the provider's content policy refuses it"),
     "RouterRateLimitError": (Remedy.ELSEWHERE, "no deployment is free: all are cooling down or at their limits"),
+    # A kind of APIConnectionError, and the most telling one.
+    "Timeout": (Remedy.ELSEWHERE, "no answer in time"),
     # Both carry the status 500, whatever happened.
     "APIConnectionError": (Remedy.ELSEWHERE, "the connection failed"),
     "MidStreamFallbackError": (Remedy.ELSEWHERE, "the answer broke off"),
@@ -48,7 +50,6 @@ _BY_STATUS = {
     401: "the provider refuses the key: check the deployment's api_key",
     403: "the key may not use this model: check it with the provider",
     404: "the provider does not know the model: check its name",
-    408: "no answer in time",
     422: "the provider refuses the request",
     429: "the limit of requests is reached",
 }

@@ -90,7 +90,7 @@ class WatchedRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM's classes 
         """Ask for a completion. Raises what the Router raises; the watch has the attempts either way."""
         with _watching(watch):
             answer = await self.acompletion(model=watch.alias, stream=watch.listener is not None, **request)
-        return answer if isinstance(answer, Answered) else self._whole(watch, answer)
+        return answer if isinstance(answer, Answered) else self._whole(watch, answer, request["messages"])
 
     async def watched_embedding(self, watch: Watch, texts: list[str], **request: Any) -> Embeddings:
         """Ask for embeddings, likewise."""
@@ -166,15 +166,21 @@ class WatchedRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM's classes 
             usage=self._usage(watch, gathered.usage, counted=counted),
         )
 
-    def _whole(self, watch: Watch, response: Any) -> Answered:
+    def _whole(self, watch: Watch, response: Any, messages: list[dict[str, Any]]) -> Answered:
         choice = response.choices[0]
         usage = getattr(response, "usage", None)
+        counted = bool(getattr(usage, "total_tokens", 0))
+        if not counted:
+            usage = litellm.Usage(
+                prompt_tokens=litellm.token_counter(model=response.model or "", messages=messages),
+                completion_tokens=litellm.token_counter(model=response.model or "", text=choice.message.content or " "),
+            )
         return Answered(
             text=choice.message.content or "",
             tool_calls=tuple(requested(call) for call in choice.message.tool_calls or ()),
             finish_reason=choice.finish_reason or "stop",
             model=storable(str(response.model or "unknown"), _MAX_NAME),
-            usage=self._usage(watch, usage, counted=bool(getattr(usage, "total_tokens", 0))),
+            usage=self._usage(watch, usage, counted=counted),
         )
 
     def _usage(self, watch: Watch, usage: Any, *, counted: bool, call_type: str = "completion") -> Usage:

@@ -12,10 +12,11 @@ import pytest
 
 from holdfast.domain.errors import ModelError, ModelRequestRefused, ModelsUnavailable
 from holdfast.domain.messages import RequestedToolCall
-from holdfast.domain.model_calls import Completion, StreamEvent, TextDelta, TextVoid
+from holdfast.domain.model_calls import Completion
 from holdfast.llm.pool import ModelPool
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Cut, EmptyChoices, Garbage, Hang, HttpError, Reply, Text, ToolCalls
+from tests.harness.listening import Heard
 
 KEY = "sk-do-not-show"
 PROMPT = "a prompt that nobody else may read"
@@ -74,24 +75,6 @@ def shipped_pool(provider: ScriptedProvider) -> ModelPool:
 
 async def ask(asked: ModelPool, alias: str = "quality", **options: Any) -> Completion:
     return await asked.complete(alias, [{"role": "user", "content": PROMPT}], **options)
-
-
-class Heard:
-    """A listener that remembers."""
-
-    def __init__(self) -> None:
-        self.events: list[StreamEvent] = []
-
-    def __call__(self, event: StreamEvent) -> None:
-        self.events.append(event)
-
-    @property
-    def text(self) -> str:
-        """What a reader has on the screen in the end."""
-        return "".join(event.text for event in self.events[self._last_void() :] if isinstance(event, TextDelta))
-
-    def _last_void(self) -> int:
-        return max((place for place, event in enumerate(self.events) if isinstance(event, TextVoid)), default=0)
 
 
 async def failure(asked: ModelPool, **options: Any) -> ModelError:
