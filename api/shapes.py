@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from fastapi import Path, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PlainSerializer
 
 from api.wiring import Services
 from holdfast.domain.confirmations import Confirmation
@@ -107,12 +107,16 @@ class ToolCallShape(BaseModel):
         )
 
 
+#: US dollars as a decimal string, without an exponent.
+Money = Annotated[Decimal, PlainSerializer(lambda amount: f"{amount:f}", return_type=str)]
+
+
 class UsageShape(BaseModel):
     """What model calls took. `cost_usd` null: a price is not known. `is_estimated`: a provider sent no count."""
 
     prompt_tokens: int
     completion_tokens: int
-    cost_usd: Decimal | None
+    cost_usd: Money | None
     is_estimated: bool
 
     @classmethod

@@ -9,7 +9,11 @@ import typer
 from holdfast.cli.output import AsJson, show_json, show_table
 
 if TYPE_CHECKING:
-    from holdfast.config.models_yaml import ModelsFile
+    from holdfast.config.models_yaml import Deployment, ModelsFile
+    from holdfast.llm.pool import ModelPool
+
+#: Characters of a table's cell; `--json` has the whole.
+_WIDEST_CELL = 60
 
 app = typer.Typer(help="Aliases, and the models behind them.", no_args_is_help=True)
 
@@ -46,6 +50,74 @@ def list_models(
         for one in deployments
     ]
     show_table("models", ["alias", "model", "usable", "falls back to"], rows)
+
+
+@app.command("test")
+def probe_models(
+    alias: Annotated[str | None, typer.Argument(help="Only the deployments of this alias.")] = None,
+    agents: Annotated[
+        Path, typer.Option(envvar="HOLDFAST_AGENTS", help="The agents file, which names the models file.")
+    ] = Path("examples/shop/agents.yaml"),
+    as_json: AsJson = False,
+) -> None:
+    """Make one real call to each deployment: what came back, how long it took, what it cost. Not one may fail."""
+    import asyncio
+    import logging
+
+    # What failed stands in the table.
+    logging.getLogger("holdfast").addHandler(logging.NullHandler())
+    results = asyncio.run(_results(agents, alias))
+    if as_json:
+        show_json({"object": "list", "data": results})
+    else:
+        columns = ["deployment", "model", "answer", "ms", "cost"]
+        show_table("models", columns, [[_cell(one[column]) for column in columns] for one in results])
+    if any(one["failed"] for one in results):
+        raise typer.Exit(1)
+
+
+async def _results(agents: Path, alias: str | None) -> list[dict[str, Any]]:
+    from contextlib import AsyncExitStack
+
+    from holdfast.config import agents_yaml
+    from holdfast.config.models_yaml import load_models
+    from holdfast.dev import providers
+    from holdfast.domain.errors import InvalidInput
+    from holdfast.llm.pool import ModelPool
+
+    async with AsyncExitStack() as stack:
+        found, variables = providers.found_providers(os.environ)
+        if not found:
+            variables = {"HOLDFAST_DEMO_MODEL_URL": await stack.enter_async_context(providers.demo_model())}
+        path = agents_yaml.load_agents(agents).models_path
+        models = load_models(path, {**os.environ, **variables}, allow_demo=True)
+        chosen = [one for one in models.deployments if alias in (None, one.alias)]
+        if not chosen:
+            unset = " or ".join(models.unusable.get(alias or "", ()))
+            why = f"set {unset}" if unset else f"known are {', '.join(models.aliases)}"
+            raise InvalidInput("alias", f"{path}: no deployment of {alias!r} can be used; {why}")
+        pool = ModelPool(models.for_router(), models.router_settings, models.litellm_settings)
+        return [await _result(pool, one) for one in chosen]
+
+
+async def _result(pool: "ModelPool", deployment: "Deployment") -> dict[str, Any]:
+    from holdfast.domain.errors import ModelError
+    from holdfast.domain.model_calls import Completion
+
+    told = {"alias": deployment.alias, "deployment": deployment.name, "model": deployment.model}
+    try:
+        answer = await pool.probe(deployment.name)
+    except ModelError as error:
+        reason = str(error).removeprefix(f"{deployment.name}: {deployment.name}: ")
+        return {**told, "failed": True, "answer": f"failed: {reason}", "ms": None, "cost": None}
+    said = repr(answer.text) if isinstance(answer, Completion) else f"a vector of {len(answer.vectors[0])} numbers"
+    cost = "unpriced" if answer.usage.cost_usd is None else f"${answer.usage.cost_usd:f}"
+    return {**told, "failed": False, "answer": said, "ms": answer.latency_ms, "cost": cost}
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return text if len(text) <= _WIDEST_CELL else f"{text[: _WIDEST_CELL - 1]}…"
 
 
 def _deployments(models: "ModelsFile") -> list[dict[str, Any]]:

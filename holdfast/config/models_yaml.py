@@ -28,7 +28,8 @@ DEMO_MODEL = "openai/holdfast-demo"
 _REFERENCE = "os.environ/"
 _RETRIES = frozenset({"num_retries", "max_retries"})
 _SECTIONS_WITH_RETRIES = frozenset({"litellm_params", "default_litellm_params", "router_settings", "litellm_settings"})
-_FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+_SPECIAL_FALLBACKS = ("context_window_fallbacks", "content_policy_fallbacks")
+_FALLBACKS = ("fallbacks", *_SPECIAL_FALLBACKS)
 
 Filled = Annotated[str, Field(min_length=1)]
 Fallbacks = list[dict[str, list[str]]]
@@ -403,9 +404,13 @@ def _named_aliases(settings: RouterSettings) -> Iterator[tuple[Key, str]]:
 def _router_settings(settings: RouterSettings, unusable: Iterable[str]) -> dict[str, Any]:
     gone = set(unusable)
     said = _said(settings)
-    for name in _FALLBACKS:
-        if name in said or name == "fallbacks":
-            said[name] = _usable_fallbacks(getattr(settings, name), gone)
+    said["fallbacks"] = generic = _usable_fallbacks(settings.fallbacks, gone)
+    for name in _SPECIAL_FALLBACKS:
+        if name in said:
+            special = _usable_fallbacks(getattr(settings, name), gone)
+            named = {alias for entry in special for alias in entry}
+            # LiteLLM leaves an alias without an entry here without any fallback, whatever the generic ones say.
+            said[name] = special + [entry for entry in generic if not entry.keys() & named]
     if "default_fallbacks" in said:
         said["default_fallbacks"] = [alias for alias in settings.default_fallbacks if alias not in gone]
     return {**said, "num_retries": 0}

@@ -61,6 +61,13 @@ _MAY_PASS = frozenset({408, 409, 425, 429})
 _MISCONFIGURED = frozenset({401, 403, 404})
 
 
+#: What LiteLLM may turn into an error with the status 500.
+_UNREACHABLE = frozenset({"ConnectError", "ConnectTimeout", "ClientConnectorError"})
+
+#: How many errors are looked at to find what began them. A chain may lead back to itself.
+_LONGEST_CHAIN = 20
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why one call failed. `reason` names causes and statuses, never what was asked, answered, or a key."""
@@ -74,6 +81,8 @@ def classify(error: Exception) -> Failure:
     """Look an error up in the table. LiteLLM raises OpenAI's errors, its own, and plain ValueErrors."""
     # The error's text may quote the prompt, or part of a key; its type and status may not.
     kind = next((base.__name__ for base in type(error).__mro__ if base.__name__ in _BY_NAME), None)
+    if kind is None and getattr(error, "status_code", None) == 500 and _came_from(error) & _UNREACHABLE:
+        kind = "APIConnectionError"
     if kind is not None:
         remedy, reason = _BY_NAME[kind]
         return Failure(remedy, f"{reason} ({kind})", _retry_after(error))
@@ -85,6 +94,18 @@ def classify(error: Exception) -> Failure:
         status, "the provider refuses the request" if remedy.ends_the_walk else "the provider failed"
     )
     return Failure(remedy, f"{reason} (HTTP {status})", _retry_after(error))
+
+
+def _came_from(error: BaseException) -> set[str]:
+    """The names of the errors that one of LiteLLM's was raised for, down to that of the attempt before."""
+    names: set[str] = set()
+    earlier = error.__cause__ or error.__context__
+    for _ in range(_LONGEST_CHAIN):
+        if earlier is None or hasattr(earlier, "llm_provider"):
+            break
+        names.add(type(earlier).__name__)
+        earlier = earlier.__cause__ or earlier.__context__
+    return names
 
 
 def as_model_error(alias: str, failures: Sequence[tuple[str, Failure]]) -> ModelError:

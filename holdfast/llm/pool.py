@@ -17,7 +17,7 @@ from holdfast.llm.failures import as_model_error, classify
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from holdfast.llm.router import Watch
+    from holdfast.llm.router import Answered, Watch
 
 #: Seconds that one provider call may take in all, unless `timeout` says otherwise, for all or for a deployment.
 #: LiteLLM's own default is 6,000.
@@ -33,6 +33,9 @@ DEFAULT_MAX_PARALLEL_REQUESTS = 100
 #: How a model gets a price that LiteLLM's list does not have.
 SET_A_PRICE = "its calls are unpriced; set input_cost_per_token and output_cost_per_token under its model_info"
 
+#: What a deployment is asked when the question is only whether it answers.
+_PROBE = "Say the word pong, and nothing else."
+
 log = logging.getLogger(__name__)
 
 
@@ -45,15 +48,16 @@ class ModelPool:
         router_settings: dict[str, Any],
         litellm_settings: dict[str, Any],
     ) -> None:
-        from holdfast.llm import library, prices, router  # noqa: PLC0415  they import litellm
+        from holdfast.llm import known_models, library, router  # noqa: PLC0415  they import litellm
 
         for name, value in litellm_settings.items():
             setattr(library.litellm, name, value)
         self.aliases = tuple(dict.fromkeys(str(one["model_name"]) for one in model_list))
+        self._vector_makers = {str(one["model_info"]["id"]) for one in model_list if known_models.makes_vectors(one)}
         self._new_watch = router.Watch
         self._router = router.WatchedRouter(model_list=model_list, **_settings(model_list, router_settings))
         self.unpriced = tuple(
-            sorted({str(one["litellm_params"]["model"]) for one in model_list if not prices.is_priced(one)})
+            sorted({str(one["litellm_params"]["model"]) for one in model_list if not known_models.is_priced(one)})
         )
 
     async def complete(
@@ -90,19 +94,7 @@ class ModelPool:
         except Exception as error:
             raise _model_error(watch, error) from None
         _log_fallback(watch)
-        last = watch.attempts[-1]
-        return Completion(
-            text=answered.text,
-            tool_calls=answered.tool_calls,
-            finish_reason=answered.finish_reason,
-            alias=alias,
-            model=answered.model,
-            deployment=last.deployment,
-            usage=answered.usage,
-            attempts=tuple(watch.attempts),
-            latency_ms=watch.elapsed_ms(),
-            first_token_ms=watch.first_token_ms,
-        )
+        return _completion(watch, answered)
 
     async def embed(self, alias: str, texts: Sequence[str], **options: Any) -> Embeddings:
         """A vector for each text.
@@ -118,6 +110,24 @@ class ModelPool:
             raise _model_error(watch, error) from None
         _log_fallback(watch)
         return embeddings
+
+    async def probe(self, deployment: str) -> Completion | Embeddings:
+        """Ask one deployment, by its name, for next to nothing: does it answer?
+
+        Raises:
+            ModelError: it does not; the text says why.
+        """
+        watch = self._new_watch(deployment)
+        only = {"disable_fallbacks": True}
+        try:
+            if deployment in self._vector_makers:
+                return await self._router.watched_embedding(watch, [_PROBE], **only)
+            answered = await self._router.watched_completion(
+                watch, messages=[{"role": "user", "content": _PROBE}], **only
+            )
+        except Exception as error:
+            raise _model_error(watch, error) from None
+        return _completion(watch, answered)
 
     def _watch(self, alias: str, listener: "Callable[[StreamEvent], None] | None" = None) -> "Watch":
         if alias not in self.aliases:
@@ -136,6 +146,21 @@ def _settings(model_list: list[dict[str, Any]], router_settings: dict[str, Any])
     # By itself, simple-shuffle takes rpm and tpm for weights.
     enforced = {"optional_pre_call_checks": ["enforce_model_rate_limits"]} if limited else {}
     return defaults | enforced | router_settings | {"num_retries": 0}
+
+
+def _completion(watch: "Watch", answered: "Answered") -> Completion:
+    return Completion(
+        text=answered.text,
+        tool_calls=answered.tool_calls,
+        finish_reason=answered.finish_reason,
+        alias=watch.alias,
+        model=answered.model,
+        deployment=watch.attempts[-1].deployment,
+        usage=answered.usage,
+        attempts=tuple(watch.attempts),
+        latency_ms=watch.elapsed_ms(),
+        first_token_ms=watch.first_token_ms,
+    )
 
 
 def _log_fallback(watch: "Watch") -> None:

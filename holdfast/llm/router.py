@@ -29,8 +29,8 @@ from holdfast.domain.model_calls import Attempt, Embeddings, StreamEvent, TextDe
 from holdfast.domain.storable import storable
 from holdfast.llm.failures import Failure, Remedy, classify
 from holdfast.llm.gathered import Gathered, requested
+from holdfast.llm.known_models import cost
 from holdfast.llm.library import litellm
-from holdfast.llm.prices import cost
 
 #: Provider calls for one model call, at most, whatever models.yaml says: the Router would walk on.
 MAX_CALLS = 6

@@ -80,7 +80,7 @@ def test_fallbacks_lose_the_aliases_that_cannot_be_used() -> None:
     assert file.router_settings == {
         "timeout": 30,
         "fallbacks": [{"quality": ["fast"]}],
-        "context_window_fallbacks": [{"fast": ["quality"]}],
+        "context_window_fallbacks": [{"fast": ["quality"]}, {"quality": ["fast"]}],
         "default_fallbacks": ["fast"],
         "num_retries": 0,
     }

@@ -47,14 +47,15 @@ def provider(own_provider: ScriptedProvider) -> ScriptedProvider:
     return own_provider
 
 
-def pool(provider: ScriptedProvider, **router_settings: Any) -> ModelPool:
-    """A pool as new: a deployment that failed in one test cools down in no other."""
+def pool(provider: ScriptedProvider, *, hasty: bool = False, **router_settings: Any) -> ModelPool:
+    """A pool as new: a deployment that failed in one test cools down in no other. `hasty`: quality has a second."""
+    times = {"timeout": 1, "stream_timeout": 1} if hasty else {}
     deployments = [
         {
             "model_name": alias,
-            "litellm_params": {"model": f"openai/{alias}-model", "api_base": provider.url, "api_key": KEY},
+            "litellm_params": {"model": f"openai/{alias}-model", "api_base": provider.url, "api_key": KEY, **extra},
         }
-        for alias in ("quality", "fast")
+        for alias, extra in (("quality", times), ("fast", {}))
     ]
     return ModelPool(deployments, router_settings, {})
 
@@ -150,7 +151,7 @@ async def test_what_may_pass_is_worth_another_try_which_is_not_made_here(
     provider: ScriptedProvider, reply: Reply
 ) -> None:
     provider.script(reply)
-    one = pool(provider, timeout=1)
+    one = pool(provider, hasty=isinstance(reply, Hang))
     error = await failure(one)
     assert isinstance(error, ModelsUnavailable)
     assert str(error).startswith("quality: ")
@@ -196,7 +197,7 @@ async def test_the_fallback_answers_when_the_first_fails(
     provider: ScriptedProvider, reply: Reply, streamed: bool
 ) -> None:
     provider.script(reply, Text("the other one"))
-    one = pool(provider, timeout=1, stream_timeout=1, fallbacks=[{"quality": ["fast"]}])
+    one = pool(provider, hasty=isinstance(reply, Hang), fallbacks=[{"quality": ["fast"]}])
     answer = await ask(one, listener=Heard() if streamed else None)
     assert (answer.text, answer.alias, answer.model) == ("the other one", "quality", "fast-model")
     assert models_asked(provider) == ["quality-model", "fast-model"]

@@ -160,7 +160,7 @@ async def test_requests_and_tokens_a_minute_are_kept(provider: ScriptedProvider)
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 async def test_an_attempt_ends_at_its_total_time(provider: ScriptedProvider, streamed: bool) -> None:
     provider.script(Stalls(Text("one two three"), after=2), Text("in time"))
-    first = deployment(provider, "first", order=1, timeout=0.4, stream_timeout=60)
+    first = deployment(provider, "first", order=1, timeout=1.5, stream_timeout=60)
     pool = ModelPool([first, deployment(provider, "second", order=2)], {}, {})
     answer = await ask(pool, Heard() if streamed else None)
 

@@ -134,7 +134,9 @@ async def test_what_may_pass_is_tried_elsewhere_and_said(
 ) -> None:
     provider.script(reply, Text("the second"))
     heard = Heard() if streamed else None
-    answer = await ask(pool(provider, wire, timeout=0.5, stream_timeout=0.5), heard)
+    # Only where it is to run out: a first call takes a while.
+    hasty = {"timeout": 0.5, "stream_timeout": 0.5} if isinstance(reply, Hang) else {}
+    answer = await ask(pool(provider, wire, hasty), heard)
 
     assert (answer.text, answer.deployment) == ("the second", "quality#2")
     assert provider.calls == 2
@@ -155,7 +157,7 @@ async def test_a_connection_that_is_refused_is_tried_elsewhere(
         answer = await ask(pool(provider, wire, {"api_base": nowhere}), Heard() if streamed else None)
 
     assert (answer.text, provider.calls) == ("the second", 1)
-    assert answer.attempts[0].failure is not None
+    assert answer.attempts[0].failure == "the connection failed (APIConnectionError)"
 
 
 @STREAMED
@@ -251,19 +253,20 @@ async def test_a_stream_that_ends_early_and_politely_is_no_answer_either(
 async def test_a_stream_that_falls_silent_is_left(provider: ScriptedProvider, wire: Wire) -> None:
     provider.script(Stalls(Text("one two three four five"), after=4), Text("whole"))
     heard = Heard()
-    answer = await ask(pool(provider, wire, stream_timeout=0.5), heard)
+    answer = await ask(pool(provider, wire, {"stream_timeout": 1}), heard)
 
     assert (answer.text, heard.text) == ("whole", "whole")
     assert provider.abandoned == 1
 
 
-@STREAMED
-@WIRES
+# Not among them: an answer of Anthropic's that comes whole, which LiteLLM takes for a broken one without a count, and
+# one of Ollama's, whose count LiteLLM fills in without saying so.
+@pytest.mark.parametrize(
+    ("wire", "streamed"), [("openai", False), ("openai", True), ("anthropic", True), ("ollama", True)]
+)
 async def test_tokens_that_a_provider_does_not_count_are_estimated_and_marked(
     provider: ScriptedProvider, wire: Wire, streamed: bool
 ) -> None:
-    if not streamed and wire != "openai":
-        pytest.skip("LiteLLM takes Anthropic's answer for a broken one, and fills in Ollama's count without saying so")
     provider.script(Text("five words make some tokens", usage=False))
     answer = await ask(pool(provider, wire), Heard() if streamed else None)
 

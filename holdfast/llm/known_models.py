@@ -1,7 +1,7 @@
-"""What a call cost. A price is stated in models.yaml, or is in LiteLLM's list; else the call is unpriced, not free.
+"""What is known of a deployment's model, from models.yaml or from LiteLLM's list: its price, and what it makes.
 
-A price of one's own belongs under `model_info`: under `litellm_params`, LiteLLM works it out anew at every call, which
-costs half as much CPU again.
+A model that neither prices is unpriced, not free. A price of one's own belongs under `model_info`: under
+`litellm_params`, LiteLLM works it out anew at every call, which costs half as much CPU again.
 """
 
 from decimal import Decimal
@@ -32,10 +32,20 @@ def is_priced(deployment: dict[str, Any]) -> bool:
     """Whether a price is known, be it zero."""
     if _own_price(deployment) is not None:
         return True
+    return any(entry.get("input_cost_per_token") is not None for entry in _listed(deployment))
+
+
+def makes_vectors(deployment: dict[str, Any]) -> bool:
+    """Whether it is a model for embeddings: `model_info.mode` says so, or LiteLLM's list."""
+    own = (deployment.get("model_info") or {}).get("mode")
+    return "embedding" in (own, *(entry.get("mode") for entry in _listed(deployment) if own is None))
+
+
+def _listed(deployment: dict[str, Any]) -> list[dict[str, Any]]:
     params = deployment["litellm_params"]
     name, provider, _, _ = litellm.get_llm_provider(params["model"], api_base=params.get("api_base"))
-    listed = [litellm.model_cost.get(key) for key in (params["model"], f"{provider}/{name}", name)]
-    return any(entry is not None and entry.get("input_cost_per_token") is not None for entry in listed)
+    keys = (params["model"], f"{provider}/{name}", name)
+    return [entry for key in keys if (entry := litellm.model_cost.get(key)) is not None]
 
 
 def _own_price(deployment: dict[str, Any]) -> Any:
