@@ -6,9 +6,11 @@ import pytest
 
 from holdfast.llm.prompt import TRANSPARENCY
 from holdfast.testing.provider import RecordedRequest, ScriptedProvider
-from holdfast.testing.replies import Cut, EmptyChoices, Garbage, Hang, HttpError, Reply, Text, ToolCalls
+from holdfast.testing.replies import Cut, EmptyChoices, Garbage, Hang, HttpError, Reply, Stalls, Text, ToolCalls
 from tests.agents.tools import effects
 from tests.harness.caller import Caller
+from tests.harness.conditions import until
+from tests.harness.stage import Stage
 
 
 @pytest.mark.parametrize(
@@ -126,3 +128,50 @@ async def test_messages_at_once_each_get_their_own_answer(ada: Caller) -> None:
     runs = await asyncio.gather(*(ada.ask(f"number {number}") for number in range(20)))
 
     assert [run["reply"] for run in runs] == [f"You said: number {number}" for number in range(20)]
+
+
+async def test_a_run_tells_which_deployments_were_asked_and_why_one_did_not_answer(
+    ada: Caller, provider: ScriptedProvider
+) -> None:
+    provider.script(Cut("half of an answer, or less"), Text("whole"))
+    run = await ada.ask("hello")
+
+    (step,) = run["steps"]
+    assert [(attempt["deployment"], attempt["failure"]) for attempt in step["attempts"]] == [
+        ("quality#1", "the answer broke off (MidStreamFallbackError)"),
+        ("fast#1", None),
+    ]
+    assert (step["alias"], step["deployment"], step["model"]) == ("quality", "fast#1", "scripted-fast")
+    assert step["usage"] == {**run["usage"], "completion_tokens": len("whole") // 4, "is_estimated": False}
+    assert 0 <= step["first_token_ms"] <= step["latency_ms"]
+    assert run["reply"] == "whole"
+
+
+async def test_arguments_that_are_not_json_are_given_back_twice_and_then_no_tool_may_be_called(
+    ada: Caller, provider: ScriptedProvider
+) -> None:
+    def broken_while_it_may(request: RecordedRequest) -> Reply:
+        may_call = request.body["tool_choice"] == "auto"
+        return ToolCalls([("look_up", '{"marker": "m')]) if may_call else Text("I can't look it up.")
+
+    provider.default = broken_while_it_may
+    run = await ada.ask("look")
+
+    assert [request.body["tool_choice"] for request in provider.requests] == ["auto", "auto", "none"]
+    assert all("not valid JSON" in request.last_text for request in provider.requests[1:])
+    assert (run["reply"], run["degraded"]) == ("I can't look it up.", False)
+    assert [call["status"] for call in run["tool_calls"]] == ["failed", "failed"]
+
+
+async def test_a_run_that_is_cancelled_in_mid_answer_closes_the_providers_connection(
+    ada: Caller, stage: Stage, provider: ScriptedProvider
+) -> None:
+    provider.default = lambda _: Stalls(Text("one two three four"), after=3)
+    run_id = await ada.start("hello")
+    await until(lambda: provider.in_flight == 1)
+    run = await ada.get(f"/v1/runs/{run_id}")
+    await stage.temporal.get_workflow_handle(f"{ada.tenant_id}:{run['agent']}:{run['message_id']}").cancel()
+
+    await until(lambda: provider.abandoned == 1)
+    assert (await ada.ended(run_id))["status"] == "cancelled"
+    assert provider.calls == 1
