@@ -49,8 +49,10 @@ async def wire(settings: PoolSettings) -> AsyncIterator[PoolServices]:
         Unavailable: the database does not answer.
     """
     file = load_models(settings.models, os.environ, allow_demo=settings.environment == "dev")
-    for line in file.notes():
-        log.warning("%s", line)
+    for left_out in file.left_out:
+        log.info("%s", left_out)
+    for warning in file.warnings:
+        log.warning("%s", warning)
     database = Database(create_engine(settings.database_url.get_secret_value(), settings.database_pool_size))
     try:
         await database.check_role()

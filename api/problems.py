@@ -56,6 +56,13 @@ _TITLE = {
     503: "Unavailable",
 }
 
+#: Where the status says too little.
+_TITLE_OF: Mapping[type[HoldfastError], str] = {
+    ModelsUnavailable: "All providers unavailable",
+    ModelMisconfigured: "Model misconfigured",
+    NoValidAnswer: "No valid answer",
+}
+
 #: Seconds after which a caller may try again what was unavailable.
 _RETRY_AFTER_S = 2
 
@@ -85,7 +92,7 @@ def problem(
 def as_problem(request: Request, error: HoldfastError) -> dict[str, Any]:
     """An error of ours as a problem document, for where no status can be sent any more."""
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
-    title = "All providers unavailable" if isinstance(error, ModelsUnavailable) else _TITLE.get(status, "Error")
+    title = _TITLE_OF.get(type(error)) or _TITLE.get(status, "Error")
     field = error.field if isinstance(error, InvalidInput) else None
     wrong = error.errors if isinstance(error, NoValidAnswer) else []
     errors = [{"field": path, "detail": what} for path, what in wrong]

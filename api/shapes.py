@@ -108,7 +108,7 @@ class ToolCallShape(BaseModel):
 
 
 #: US dollars as a decimal string, without an exponent.
-Money = Annotated[Decimal, PlainSerializer(lambda amount: f"{amount:f}", return_type=str)]
+Money = Annotated[Decimal, PlainSerializer(lambda amount: f"{amount.normalize():f}", return_type=str)]
 
 
 class UsageShape(BaseModel):

@@ -113,5 +113,7 @@ def _worker(settings: WorkerSettings, temporal: Client, activities: Sequence[Cal
 
 
 def _warn(models: ModelsFile, about_agents: list[str]) -> None:
-    for warning in (*models.notes(), *about_agents):
+    for left_out in models.left_out:
+        log.info("%s", left_out)
+    for warning in (*models.warnings, *about_agents):
         log.warning("%s", warning)

@@ -111,7 +111,7 @@ async def _result(pool: "ModelPool", deployment: "Deployment") -> dict[str, Any]
         reason = str(error).removeprefix(f"{deployment.name}: {deployment.name}: ")
         return {**told, "failed": True, "answer": f"failed: {reason}", "ms": None, "cost": None}
     said = repr(answer.text) if isinstance(answer, Completion) else f"a vector of {len(answer.vectors[0])} numbers"
-    cost = "unpriced" if answer.usage.cost_usd is None else f"${answer.usage.cost_usd:f}"
+    cost = "unpriced" if answer.usage.cost_usd is None else f"${answer.usage.cost_usd.normalize():f}"
     return {**told, "failed": False, "answer": said, "ms": answer.latency_ms, "cost": cost}
 
 

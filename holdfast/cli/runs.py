@@ -51,6 +51,8 @@ def _story(run: dict[str, Any]) -> list[str]:
     lines = []
     for step in run["steps"]:
         lines.append(f"step {step['step']}        {step['alias']}: {step['model']}, {step['latency_ms']} ms")
+        failed = [attempt for attempt in step["attempts"] if attempt["failure"]]
+        lines += [f"  {attempt['deployment']} did not answer: {attempt['failure']}" for attempt in failed]
         for call in run["tool_calls"]:
             if call["step"] == step["step"]:
                 lines.append(f"  {call['tool']}({one_line(call['arguments'])}): {call['status']}")

@@ -154,6 +154,9 @@ class LeftOut:
     variable: str
     line: int
 
+    def __str__(self) -> str:
+        return f"{self.alias}: {self.model} is left out, since {self.variable} is not set"
+
 
 @dataclass(frozen=True)
 class ModelsFile:
@@ -176,11 +179,6 @@ class ModelsFile:
     def aliases(self) -> tuple[str, ...]:
         """The aliases that have a usable deployment, in the order of the file."""
         return tuple(dict.fromkeys(deployment.alias for deployment in self.deployments))
-
-    def notes(self) -> tuple[str, ...]:
-        """What an operator should know of the file: warnings, and one line for each deployment that is left out."""
-        left_out = [f"{one.alias}: {one.model} is left out, since {one.variable} is not set" for one in self.left_out]
-        return (*self.warnings, *left_out)
 
     def for_router(self) -> list[dict[str, Any]]:
         """LiteLLM's `model_list`. A copy each time: the Router writes into what it is given."""
