@@ -12,7 +12,13 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 os.environ.setdefault("REPEATED_STREAMING_CHUNK_LIMIT", "100000")
 
 import litellm
+import litellm.main
 
+#: Whose clients, as tests show, tell connecting from reading, though LiteLLM's own list leaves them out.
+_TELL_CONNECTING = frozenset({"anthropic", "ollama", "ollama_chat"})
+
+_told_before = litellm.main.supports_httpx_timeout
+litellm.main.supports_httpx_timeout = lambda provider: provider in _TELL_CONNECTING or _told_before(provider)
 litellm.telemetry = False
 # An embedding would be asked for three times over, whatever the Router is told.
 litellm.DEFAULT_MAX_RETRIES = 0

@@ -35,7 +35,8 @@ from holdfast.llm.library import litellm
 #: Provider calls for one model call, at most, whatever models.yaml says: the Router would walk on.
 MAX_CALLS = 6
 
-#: Seconds to wait for a connection. Only some providers' clients tell connecting from reading.
+#: Seconds to wait for a connection, of OpenAI, Azure, Bedrock, Anthropic and Ollama. Others' clients don't tell it from
+#: reading, and are left after `stream_timeout` or `timeout`.
 CONNECT_TIMEOUT_S = 5.0
 
 #: The longest name of a model that is kept, in characters: the provider says it.

@@ -4,6 +4,7 @@ Two deployments stand behind one alias. What goes wrong with the first must show
 is the second's, whole, and whoever listened has exactly its text.
 """
 
+import contextlib
 import json
 import socket
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from holdfast.domain.errors import ModelMisconfigured, ModelRequestRefused, ModelsUnavailable
 from holdfast.domain.messages import RequestedToolCall
 from holdfast.domain.model_calls import Completion
+from holdfast.llm import router
 from holdfast.llm.pool import ModelPool
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import (
@@ -158,6 +160,28 @@ async def test_a_connection_that_is_refused_is_tried_elsewhere(
 
     assert (answer.text, provider.calls) == ("the second", 1)
     assert answer.attempts[0].failure == "the connection failed (APIConnectionError)"
+
+
+@STREAMED
+@WIRES
+async def test_a_host_that_takes_no_connection_is_left_soon(
+    provider: ScriptedProvider, wire: Wire, streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(router, "CONNECT_TIMEOUT_S", 0.3)
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):  # the queue of those who wait to be let in: whoever comes next is not answered
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        nowhere = f"http://127.0.0.1:{full.getsockname()[1]}"
+        provider.script(Text("the second"))
+        patient = {"api_base": nowhere, "timeout": 600, "stream_timeout": 600}
+        answer = await ask(pool(provider, wire, patient), Heard() if streamed else None)
+
+    assert (answer.text, answer.attempts[0].failure) == ("the second", "no answer in time (Timeout)")
 
 
 @STREAMED
