@@ -71,6 +71,10 @@ class ModelActivities:
                 completion = await self._ask(step, question)
             except ModelError as error:
                 raise await self._give_up_or_retry(step, question.agent, error) from None
+            except asyncio.CancelledError:
+                # In a task of its own: this one is being cancelled. The provider may charge for what it said so far.
+                await asyncio.shield(self._record(step, _entry(step, question.agent, "cancelled")))
+                raise
             return await self._store(step, question.agent, completion)
 
     async def _read(self, step: ModelStep) -> _Question | ModelAnswer:
@@ -113,16 +117,8 @@ class ModelActivities:
         return [tool.as_function for tool in named if rule_on(agent, tool.name).verdict is not Verdict.DENY]
 
     async def _give_up_or_retry(self, step: ModelStep, agent: AgentSpec, error: ModelError) -> ApplicationError:
-        entry = audit.Entry(
-            kind="model_call",
-            outcome="failed",
-            run_id=step.run_id,
-            step=step.step,
-            alias=agent.model,
-            detail=str(error),
-        )
         async with self._database.tenant(step.tenant_id) as connection:
-            await audit.append(connection, step.tenant_id, entry)
+            await audit.append(connection, step.tenant_id, _entry(step, agent, "failed", str(error)))
             failing_for = await steps.failing_for(connection, step.tenant_id, step.run_id, step.step)
         patience_left = agent.limits.patience - failing_for
         if isinstance(error, ModelRequestRefused) or patience_left <= timedelta(0):
@@ -131,6 +127,10 @@ class ModelActivities:
         wanted = error.retry_after if isinstance(error, ModelsUnavailable) else None
         delay = None if wanted is None else min(wanted, patience_left)
         return ApplicationError(str(error), type="ModelsUnavailable", next_retry_delay=delay)
+
+    async def _record(self, step: ModelStep, entry: audit.Entry) -> None:
+        async with self._database.tenant(step.tenant_id) as connection:
+            await audit.append(connection, step.tenant_id, entry)
 
     async def _store(self, step: ModelStep, agent: AgentSpec, completion: Completion) -> ModelAnswer:
         proposals = propose(step, agent, self._tools, completion.tool_calls)
@@ -158,6 +158,13 @@ async def _failing_for(connection: AsyncConnection, step: ModelStep) -> timedelt
     if activity.info().attempt == 1:
         return timedelta(0)
     return await steps.failing_for(connection, step.tenant_id, step.run_id, step.step)
+
+
+def _entry(step: ModelStep, agent: AgentSpec, outcome: str, detail: str | None = None) -> audit.Entry:
+    """A model call without an answer."""
+    return audit.Entry(
+        kind="model_call", outcome=outcome, run_id=step.run_id, step=step.step, alias=agent.model, detail=detail
+    )
 
 
 def _as_step(step: ModelStep, completion: Completion) -> Step:

@@ -63,6 +63,8 @@ _TITLE_OF: Mapping[type[HoldfastError], str] = {
     NoValidAnswer: "No valid answer",
 }
 
+_UNEXPECTED = "Something went wrong on our side; it is in the log under the request's id."
+
 #: Seconds after which a caller may try again what was unavailable.
 _RETRY_AFTER_S = 2
 
@@ -97,6 +99,11 @@ def as_problem(request: Request, error: HoldfastError) -> dict[str, Any]:
     wrong = error.errors if isinstance(error, NoValidAnswer) else []
     errors = [{"field": path, "detail": what} for path, what in wrong]
     return _body(request, status, str(error), title, field, errors)
+
+
+def unexpected(request: Request) -> dict[str, Any]:
+    """An error that nobody foresaw as a problem document, for where no status can be sent any more."""
+    return _body(request, 500, _UNEXPECTED, _TITLE[500], None, None)
 
 
 def _body(
@@ -147,4 +154,4 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_unexpected(request: Request, _: Exception) -> JSONResponse:
-    return problem(request, 500, "Something went wrong on our side; it is in the log under the request's id.")
+    return problem(request, 500, _UNEXPECTED)

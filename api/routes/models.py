@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal, Self
 
@@ -17,6 +18,8 @@ from holdfast.domain.errors import HoldfastError
 from holdfast.domain.ids import new_tool_call_id
 from holdfast.domain.model_calls import Completion, Embeddings, StreamEvent, TextDelta
 from holdfast.services.models import Ask, Generated
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["models"])
 
@@ -233,6 +236,10 @@ async def _lines(
                 yield _line(event)
         except HoldfastError as error:
             yield _as_line({**problems.as_problem(request, error), "type": "error"})
+        except Exception:
+            # The status is sent, so no handler can say it any more.
+            log.exception("a stream ended by an unexpected error")
+            yield _as_line({**problems.unexpected(request), "type": "error"})
 
 
 def _line(event: StreamEvent | Completion) -> bytes:

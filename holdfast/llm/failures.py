@@ -19,6 +19,14 @@ from holdfast.domain.errors import ModelError, ModelMisconfigured, ModelRequestR
 from holdfast.domain.model_calls import shortest_wait
 
 
+class TornStream(Exception):
+    """A stream ended without a finish reason: what came of it is not an answer."""
+
+
+class EmptyAnswer(Exception):
+    """A provider answered with nothing in it."""
+
+
 class Remedy(Enum):
     """What may help after an error."""
 
@@ -33,7 +41,7 @@ class Remedy(Enum):
         return self in (Remedy.CALLER, Remedy.OPERATOR)
 
 
-#: LiteLLM's errors that their status alone does not class.
+#: Errors that their status alone does not class: LiteLLM's, and the two above.
 _BY_NAME = {
     "ContextWindowExceededError": (Remedy.FALL_BACK, "the conversation is longer than the model takes"),
     "ContentPolicyViolationError": (Remedy.FALL_BACK, "the provider's content policy refuses it"),
@@ -43,6 +51,8 @@ _BY_NAME = {
     # Both carry the status 500, whatever happened.
     "APIConnectionError": (Remedy.ELSEWHERE, "the connection failed"),
     "MidStreamFallbackError": (Remedy.ELSEWHERE, "the answer broke off"),
+    "TornStream": (Remedy.ELSEWHERE, "the answer ended before its end"),
+    "EmptyAnswer": (Remedy.ELSEWHERE, "the answer had nothing in it"),
 }
 
 _BY_STATUS = {

@@ -27,7 +27,7 @@ import httpx
 from holdfast.domain.messages import RequestedToolCall
 from holdfast.domain.model_calls import Attempt, Embeddings, StreamEvent, TextDelta, TextVoid, Usage
 from holdfast.domain.storable import storable
-from holdfast.llm.failures import Failure, Remedy, classify
+from holdfast.llm.failures import EmptyAnswer, Failure, Remedy, TornStream, classify
 from holdfast.llm.gathered import Gathered, requested
 from holdfast.llm.known_models import cost
 from holdfast.llm.library import litellm
@@ -75,12 +75,6 @@ class Answered:
     usage: Usage
 
 
-class TornStream(Exception):
-    """A stream ended without a finish reason: what came of it is not an answer."""
-
-    status_code = 502
-
-
 _WATCH: ContextVar[Watch] = ContextVar("watch")
 
 
@@ -112,7 +106,7 @@ class WatchedRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM's classes 
         async with self._attempt(model):
             answer = await super()._acompletion(model, messages, **kwargs)
             if not isinstance(answer, Answered) and not answer.choices:
-                raise TornStream
+                raise EmptyAnswer
             return answer
 
     async def _aembedding(self, input: str | list[Any], model: str, **kwargs: Any) -> Any:
@@ -223,7 +217,7 @@ class WatchedRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM's classes 
 
     def _count_failure(self, watch: Watch, error: Exception) -> None:
         """Have a deployment cool down for what LiteLLM doesn't count: broken connections, and what we cut or refuse."""
-        ours = isinstance(error, TornStream) or (watch.limit is not None and watch.limit.expired())
+        ours = isinstance(error, TornStream | EmptyAnswer) or (watch.limit is not None and watch.limit.expired())
         if not ours and "APIConnectionError" not in str(error):
             return
         assert watch.chosen is not None

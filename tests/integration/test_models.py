@@ -175,3 +175,9 @@ async def test_a_run_that_is_cancelled_in_mid_answer_closes_the_providers_connec
     await until(lambda: provider.abandoned == 1)
     assert (await ada.ended(run_id))["status"] == "cancelled"
     assert provider.calls == 1
+
+    async def is_recorded() -> bool:
+        rows = await stage.rows("SELECT outcome FROM audit WHERE run_id = $1 AND kind = 'model_call'", run_id)
+        return [row["outcome"] for row in rows] == ["cancelled"]
+
+    await until(is_recorded)

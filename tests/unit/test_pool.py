@@ -18,6 +18,8 @@ from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Cut, EmptyChoices, Garbage, Hang, HttpError, Reply, Text, ToolCalls
 from tests.harness.listening import Heard
 
+pytestmark = pytest.mark.usefixtures("no_other_pool")
+
 KEY = "sk-do-not-show"
 PROMPT = "a prompt that nobody else may read"
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}

@@ -17,6 +17,8 @@ from holdfast.testing.replies import Hang, HttpError, Reply, Stalls, Text
 from tests.harness.conditions import until
 from tests.harness.listening import Heard
 
+pytestmark = pytest.mark.usefixtures("no_other_pool")
+
 HELLO = [{"role": "user", "content": "hello"}]
 TOO_LONG = HttpError(400, "This model's maximum context length is 4096 tokens. However, your messages are longer.")
 AGAINST_POLICY = HttpError(400, "invalid_request_error: content_policy_violation, rejected by the safety system")

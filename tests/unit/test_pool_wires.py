@@ -34,6 +34,8 @@ from holdfast.testing.replies import (
 from holdfast.testing.wires import Wire, said, stream_events
 from tests.harness.listening import Heard
 
+pytestmark = pytest.mark.usefixtures("no_other_pool")
+
 CHATS: tuple[Wire, ...] = ("openai", "anthropic", "ollama")
 HELLO = [{"role": "user", "content": "hello"}]
 TOOLS = [
