@@ -83,6 +83,38 @@ def test_only_the_pool_imports_litellm_and_not_before_it_is_made() -> None:
     assert users == {ROOT / "holdfast/llm/library.py"}
 
 
+def test_the_api_and_the_pool_answer_livez_without_litellm() -> None:
+    ask = """
+import asyncio, httpx, api.app, api.pool
+from api.wiring import PoolServices
+
+async def livez():
+    app = api.pool.create_app(PoolServices(database=None, keys=None, models=None))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        assert (await client.get("/livez")).json() == {"status": "ok"}
+
+asyncio.run(livez())
+"""
+    imported = imported_after(ask)
+    assert "fastapi" in imported
+    assert "litellm" not in imported
+
+
+def test_litellm_asks_nobody_when_it_is_imported() -> None:
+    nobody = """
+import socket
+
+def refuse(*_):
+    raise AssertionError("it went to the network")
+
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+from holdfast.llm.library import litellm
+assert len(litellm.model_cost) > 1000
+assert litellm.telemetry is False
+"""
+    python(nobody)
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_process_finds_our_package_and_no_other_of_that_name(package: str, tmp_path: Path) -> None:
     for name in PACKAGES:

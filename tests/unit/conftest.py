@@ -14,8 +14,8 @@ settings.load_profile("untimed")
 def no_other_pool() -> None:
     """Forget the pools of earlier tests.
 
-    LiteLLM is made for one Router a process: each adds callbacks, which count its calls and failures, and beyond a hundred
-    new ones are dropped without a word.
+    LiteLLM is made for one Router a process: each adds callbacks, which count its calls and failures, and beyond a
+    hundred new ones are dropped without a word.
     """
     litellm = importlib.import_module("holdfast.llm.library").litellm
     litellm.logging_callback_manager._reset_all_callbacks()

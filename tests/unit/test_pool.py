@@ -3,6 +3,7 @@
 The number of calls that reach the provider is known exactly: one layer retries, and it is not this one.
 """
 
+import json
 import traceback
 from collections.abc import Iterator
 from datetime import timedelta
@@ -128,12 +129,21 @@ async def test_tool_calls_keep_their_order_and_their_raw_arguments(provider: Scr
     )
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+async def test_arguments_may_come_as_an_object(provider: ScriptedProvider, streamed: bool) -> None:
+    provider.script(ToolCalls([("look_up", {"a": {"b": "ä"}}), ("look_up", {})], as_objects=True))
+    answer = await ask(pool(provider), tools=[TOOL], listener=Heard() if streamed else None)
+    assert [json.loads(call.arguments) for call in answer.tool_calls] == [{"a": {"b": "ä"}}, {}]
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("ids", [[None, None], ["same", "same"]])
 async def test_a_provider_may_give_no_ids_or_the_same_one_twice(
-    provider: ScriptedProvider, ids: list[str | None]
+    provider: ScriptedProvider, ids: list[str | None], streamed: bool
 ) -> None:
-    provider.script(ToolCalls([("look_up", {}), ("look_up", {})], ids=ids))
-    assert len((await ask(pool(provider), tools=[TOOL])).tool_calls) == 2
+    provider.script(ToolCalls([("look_up", {"a": 1}), ("look_up", {"a": 2})], ids=ids))
+    answer = await ask(pool(provider), tools=[TOOL], listener=Heard() if streamed else None)
+    assert [json.loads(call.arguments) for call in answer.tool_calls] == [{"a": 1}, {"a": 2}]
 
 
 @pytest.mark.parametrize(("use_tools", "choice"), [(True, "auto"), (False, "none")])
