@@ -26,10 +26,6 @@ DEFAULT_TIMEOUT_S = 120.0
 #: Seconds that a stream may be silent, unless `stream_timeout` says otherwise.
 DEFAULT_STREAM_TIMEOUT_S = 30.0
 
-#: Connections to one deployment at a time, unless `max_parallel_requests` says otherwise. Half of what a worker runs at
-#: once, so that a deployment that hangs leaves room for the others.
-DEFAULT_MAX_PARALLEL_REQUESTS = 100
-
 #: How a model gets a price that LiteLLM's list does not have.
 SET_A_PRICE = "its calls are unpriced; set input_cost_per_token and output_cost_per_token under its model_info"
 
@@ -140,7 +136,6 @@ def _settings(model_list: list[dict[str, Any]], router_settings: dict[str, Any])
         "timeout": DEFAULT_TIMEOUT_S,
         "stream_timeout": DEFAULT_STREAM_TIMEOUT_S,
         "routing_strategy": "simple-shuffle",
-        "default_max_parallel_requests": DEFAULT_MAX_PARALLEL_REQUESTS,
     }
     limited = any(one["litellm_params"].keys() & {"rpm", "tpm"} for one in model_list)
     # By itself, simple-shuffle takes rpm and tpm for weights.

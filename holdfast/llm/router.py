@@ -84,8 +84,8 @@ class WatchedRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM's classes 
     async def watched_completion(self, watch: Watch, **request: Any) -> Answered:
         """Ask for a completion. Raises what the Router raises; the watch has the attempts either way."""
         with _watching(watch):
-            answer = await self.acompletion(model=watch.alias, stream=watch.listener is not None, **request)
-        return answer if isinstance(answer, Answered) else self._whole(watch, answer, request["messages"])
+            answered: Answered = await self.acompletion(model=watch.alias, stream=watch.listener is not None, **request)
+        return answered
 
     async def watched_embedding(self, watch: Watch, texts: list[str], **request: Any) -> Embeddings:
         """Ask for embeddings, likewise."""
@@ -105,9 +105,7 @@ class WatchedRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM's classes 
     async def _acompletion(self, model: str, messages: list[dict[str, str]], **kwargs: Any) -> Any:
         async with self._attempt(model):
             answer = await super()._acompletion(model, messages, **kwargs)
-            if not isinstance(answer, Answered) and not answer.choices:
-                raise EmptyAnswer
-            return answer
+            return answer if isinstance(answer, Answered) else self._whole(_WATCH.get(), answer, messages)
 
     async def _aembedding(self, input: str | list[Any], model: str, **kwargs: Any) -> Any:
         async with self._attempt(model):
@@ -162,6 +160,8 @@ class WatchedRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM's classes 
         )
 
     def _whole(self, watch: Watch, response: Any, messages: list[dict[str, Any]]) -> Answered:
+        if not response.choices:
+            raise EmptyAnswer
         choice = response.choices[0]
         usage = getattr(response, "usage", None)
         counted = bool(getattr(usage, "total_tokens", 0))
