@@ -1,9 +1,12 @@
 """How property tests run here, and what the tests of the pool need: to be alone."""
 
 import importlib
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from holdfast.testing.provider import ScriptedProvider
 
 # No clock decides: a machine that is busy with other tests is slow, not wrong.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,3 +22,17 @@ def no_other_pool() -> None:
     """
     litellm = importlib.import_module("holdfast.llm.library").litellm
     litellm.logging_callback_manager._reset_all_callbacks()
+
+
+@pytest.fixture(scope="session")
+def session_unit_provider() -> Iterator[ScriptedProvider]:
+    """A provider that no run of another test can ask."""
+    with ScriptedProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def provider(session_unit_provider: ScriptedProvider) -> ScriptedProvider:
+    """The provider of the unit tests, as new."""
+    session_unit_provider.reset()
+    return session_unit_provider

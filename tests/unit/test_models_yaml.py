@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.config.models_yaml import LeftOut, ModelsFile, RouterSettings, load_models
+from holdfast.config.models_shape import RouterSettings
+from holdfast.config.models_yaml import LeftOut, ModelsFile, load_models
 from holdfast.domain.errors import ConfigurationError
 
 SECRET = "sk-do-not-show"

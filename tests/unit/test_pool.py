@@ -5,7 +5,6 @@ The number of calls that reach the provider is known exactly: one layer retries,
 
 import json
 import traceback
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -36,18 +35,6 @@ UNAVAILABLE: list[Reply] = [
     EmptyChoices(),
 ]
 REFUSED: list[Reply] = [HttpError(status, f"{PROMPT} {KEY}") for status in (400, 401, 403, 404, 422)]
-
-
-@pytest.fixture(scope="module")
-def own_provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
-def provider(own_provider: ScriptedProvider) -> ScriptedProvider:
-    own_provider.reset()
-    return own_provider
 
 
 def pool(provider: ScriptedProvider, *, hasty: bool = False, **router_settings: Any) -> ModelPool:

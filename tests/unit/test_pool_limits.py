@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -22,18 +21,6 @@ pytestmark = pytest.mark.usefixtures("no_other_pool")
 HELLO = [{"role": "user", "content": "hello"}]
 TOO_LONG = HttpError(400, "This model's maximum context length is 4096 tokens. However, your messages are longer.")
 AGAINST_POLICY = HttpError(400, "invalid_request_error: content_policy_violation, rejected by the safety system")
-
-
-@pytest.fixture(scope="module")
-def own_provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
-def provider(own_provider: ScriptedProvider) -> ScriptedProvider:
-    own_provider.reset()
-    return own_provider
 
 
 def deployment(provider: ScriptedProvider, name: str, alias: str = "quality", **params: Any) -> dict[str, Any]:

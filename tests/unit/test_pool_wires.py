@@ -7,7 +7,6 @@ is the second's, whole, and whoever listened has exactly its text.
 import contextlib
 import json
 import socket
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -50,18 +49,10 @@ WIRES = pytest.mark.parametrize("wire", CHATS)
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 
 
-@pytest.fixture(scope="module")
-def own_provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as provider, pytest.MonkeyPatch.context() as patch:
-        # Where LiteLLM asks about an Ollama model, whatever the deployment says.
-        patch.setenv("OLLAMA_API_BASE", provider.root)
-        yield provider
-
-
-@pytest.fixture
-def provider(own_provider: ScriptedProvider) -> ScriptedProvider:
-    own_provider.reset()
-    return own_provider
+@pytest.fixture(autouse=True)
+def ollama_where_litellm_looks_for_it(provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LiteLLM asks there about an Ollama model, whatever the deployment says."""
+    monkeypatch.setenv("OLLAMA_API_BASE", provider.root)
 
 
 def deployment(provider: ScriptedProvider, wire: Wire, order: int, **params: Any) -> dict[str, Any]:
