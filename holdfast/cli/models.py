@@ -9,7 +9,7 @@ import typer
 from holdfast.cli.output import AsJson, show_json, show_table
 
 if TYPE_CHECKING:
-    from holdfast.config.models_yaml import Deployment, ModelsFile
+    from holdfast.config.models_yaml import Deployment, LeftOut, ModelsFile
     from holdfast.llm.pool import ModelPool
 
 #: Characters of a table's cell; `--json` has the whole.
@@ -42,14 +42,14 @@ def list_models(
         return show_json({"object": "list", "data": deployments})
     rows = [
         [
-            one["alias"],
+            one["deployment"],
             one["model"],
             "yes" if one["usable"] else f"no: {', '.join(one['unset'])} not set",
             ", ".join(one["falls_back_to"]),
         ]
         for one in deployments
     ]
-    show_table("models", ["alias", "model", "usable", "falls back to"], rows)
+    show_table("models", ["deployment", "model", "usable", "falls back to"], rows)
 
 
 @app.command("test")
@@ -121,24 +121,26 @@ def _cell(value: Any) -> str:
 
 
 def _deployments(models: "ModelsFile") -> list[dict[str, Any]]:
-    unset: dict[tuple[str, str, int | None], list[str]] = {
-        (one.alias, one.model, one.order): [] for one in models.deployments
-    }
-    for one in models.left_out:
-        unset.setdefault((one.alias, one.model, one.order), []).append(one.variable)
+    """Each deployment once, by alias and in the order in which it is tried."""
+    unset: dict[str, list[str]] = {}
+    for left_out in models.left_out:
+        unset.setdefault(left_out.name, []).append(left_out.variable)
+    # One that lacks two variables is left out twice.
+    found: dict[str, Deployment | LeftOut] = {one.name: one for one in models.deployments}
+    found |= {one.name: one for one in models.left_out}
     return [
         {
-            "alias": alias,
-            "model": model,
-            "order": order,
-            "usable": not variables,
-            "unset": variables,
-            "falls_back_to": list(models.fallbacks.get(alias, ())),
+            "deployment": one.name,
+            "alias": one.alias,
+            "model": one.model,
+            "order": one.order,
+            "usable": one.name not in unset,
+            "unset": unset.get(one.name, []),
+            "falls_back_to": list(models.fallbacks.get(one.alias, ())),
         }
-        for (alias, model, order), variables in sorted(unset.items(), key=_as_tried)
+        for one in sorted(found.values(), key=_as_tried)
     ]
 
 
-def _as_tried(item: tuple[tuple[str, str, int | None], list[str]]) -> tuple[str, bool, int]:
-    alias, _, order = item[0]
-    return alias, order is None, order or 0
+def _as_tried(one: "Deployment | LeftOut") -> tuple[str, bool, int]:
+    return one.alias, one.order is None, one.order or 0

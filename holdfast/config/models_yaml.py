@@ -61,6 +61,7 @@ class Deployment:
 class LeftOut:
     """A deployment that can't be used, and the unset variable for which it can't."""
 
+    name: str
     alias: str
     model: str
     order: int | None
@@ -120,9 +121,9 @@ def load_models(path: Path, environ: Mapping[str, str], *, allow_demo: bool) -> 
     source = read_yaml(path)
     listed = fit(source, ListedFile)
     _check_references(source)
-    left_out = _left_out(source, environ, listed)
-    usable = fit(source, UsableFile, _resolved(source, environ, left_out))
     names = _names(source, listed)
+    left_out = _left_out(source, environ, listed, names)
+    usable = fit(source, UsableFile, _resolved(source, environ, left_out))
     deployments = tuple(_deployment(names[position], entry) for position, entry in usable.model_list.items())
     unusable = _unusable(left_out.values(), {deployment.alias for deployment in deployments})
     if not deployments:
@@ -153,14 +154,17 @@ def _check_references(source: YamlSource) -> None:
         raise configuration_error([source.mistake(key, "names no variable", mend) for key in nameless])
 
 
-def _left_out(source: YamlSource, environ: Mapping[str, str], listed: ListedFile) -> dict[int, list[LeftOut]]:
+def _left_out(
+    source: YamlSource, environ: Mapping[str, str], listed: ListedFile, names: list[str]
+) -> dict[int, list[LeftOut]]:
     """The deployments that name an unset variable, by their place in the list; a `LeftOut` for each such variable."""
     found: dict[int, list[LeftOut]] = {}
     for position, entry in enumerate(listed.model_list):
         at = ("model_list", position)
         for key, variable in _unset(source.data["model_list"][position], at, environ):
+            params = entry.litellm_params
             left_out = LeftOut(
-                entry.model_name, entry.litellm_params.model, entry.litellm_params.order, variable, source.line(key)
+                names[position], entry.model_name, params.model, params.order, variable, source.line(key)
             )
             found.setdefault(position, []).append(left_out)
     return found

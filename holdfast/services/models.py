@@ -71,7 +71,7 @@ class Models:
             ModelsUnavailable: no deployment answered.
             ModelRequestRefused: the provider refuses the request.
         """
-        pool = await self._pool_for(ask.alias, "messages", ask.messages)
+        pool = await self._pool_for(ask.alias, "messages", [*ask.messages, *ask.tools])
         calling = pool.complete(
             ask.alias, ask.messages, ask.tools, use_tools=ask.use_tools, listener=listener, **ask.options
         )

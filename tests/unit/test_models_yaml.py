@@ -68,8 +68,8 @@ def test_variables_are_put_in_and_what_lacks_one_is_left_out() -> None:
         "model_info": {"base_model": "big", "id": "quality#2"},
     }
     assert file.left_out == (
-        LeftOut("quality", "anthropic/big", 1, "ANTHROPIC_API_KEY", 3),
-        LeftOut("judge", "other/judge", None, "JUDGE_KEY", 15),
+        LeftOut("quality#1", "quality", "anthropic/big", 1, "ANTHROPIC_API_KEY", 3),
+        LeftOut("judge#1", "judge", "other/judge", None, "JUDGE_KEY", 15),
     )
     assert file.unusable == {"judge": ("JUDGE_KEY",)}
     assert file.warnings == ()
