@@ -35,6 +35,7 @@ from holdfast.domain.model_calls import Completion
 from holdfast.llm import prompt
 from holdfast.llm.pool import ModelPool
 from holdfast.store import tables
+from holdfast.tools.functions import tools_of_modules
 from holdfast.tools.registry import ToolRegistry
 
 _DATABASE = "floor"
@@ -194,7 +195,7 @@ async def _serve(database_url: str) -> None:
         engine,
         ModelPool(models.for_router(), models.router_settings, models.litellm_settings),
         {spec.name: spec for spec in file.agents},
-        ToolRegistry.from_modules(file.tool_modules),
+        ToolRegistry(tools_of_modules(file.tool_modules)),
     )
     while line := await asyncio.to_thread(sys.stdin.readline):
         load = json.loads(line)

@@ -16,6 +16,7 @@ def check(
     """Validate every configuration file, naming file, line, key and mend."""
     from holdfast.config import agents_yaml
     from holdfast.config.models_yaml import load_models
+    from holdfast.tools.functions import tools_of_modules
     from holdfast.tools.registry import ToolRegistry
 
     # A user's tools are found where the user stands, as they are by the worker.
@@ -26,7 +27,7 @@ def check(
         file.models_path, {"HOLDFAST_DEMO_MODEL_URL": "http://127.0.0.1", **os.environ}, allow_demo=True
     )
     agents_yaml.check_aliases(file, models.aliases, models.unusable)
-    tools = ToolRegistry.from_modules(file.tool_modules)
+    tools = ToolRegistry(tools_of_modules(file.tool_modules))
     for left_out in models.left_out:
         typer.echo(f"note: {models.path}:{left_out.line}: {left_out.model} is left out: {left_out.variable} is not set")
     for warning in (*models.warnings, *agents_yaml.warnings(file, tools.names)):

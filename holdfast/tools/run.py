@@ -12,7 +12,7 @@ from typing import Any
 from pydantic_core import PydanticSerializationError, to_json
 
 from holdfast.domain.storable import storable
-from holdfast.tools.registry import KEY_PARAMETER, Tool
+from holdfast.tools.registry import Tool
 
 #: What is kept of a result, in characters. PostgreSQL could hold more; no model reads as much.
 MAX_STORED_CHARACTERS = 1_000_000
@@ -55,9 +55,9 @@ class ToolRunner:
         """Call a tool with validated arguments. Never raises what the tool raises."""
         limit = asyncio.timeout(tool.declaration.timeout_s)
         try:
-            call = partial(tool.function, **_values(tool, arguments, idempotency_key))
+            call = partial(tool.call, arguments, idempotency_key)
             async with limit:
-                return await _call(call, is_async=inspect.iscoroutinefunction(tool.function))
+                return await _call(call, is_async=tool.is_async)
         except TimeoutError as error:
             # A TimeoutError of the tool's own, before the time is up, is a failure like any other.
             return TimedOut(tool.declaration.timeout_s) if limit.expired() else _raised(error)
@@ -105,12 +105,6 @@ def _finished(call: Callable[[], Any]) -> Returned | Raised | Awaitable[Any]:
         return value if inspect.isawaitable(value) else Returned(_as_text(value))
     except BaseException as error:
         return _raised(error)
-
-
-def _values(tool: Tool, arguments: dict[str, Any], idempotency_key: str) -> dict[str, Any]:
-    parsed = tool.arguments.model_validate(arguments)
-    values = dict(parsed)
-    return {**values, KEY_PARAMETER: idempotency_key} if tool.takes_key else values
 
 
 def _is_cancelled() -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from examples.shop import tools as shop
 from holdfast.dev.demo_model import MARK, MODEL, respond
 from holdfast.dev.providers import demo_model
-from holdfast.tools.registry import tool_from_function
+from holdfast.tools.functions import tool_from_function
 
 TOOLS = [tool_from_function(function).as_function for function in (shop.lookup_order, shop.refund_order)]
 

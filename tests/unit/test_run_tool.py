@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from holdfast.domain.storable import cut, storable
 from holdfast.domain.tools import tool
-from holdfast.tools.registry import tool_from_function
+from holdfast.tools.functions import tool_from_function
 from holdfast.tools.run import (
     MAX_ERROR_CHARACTERS,
     MAX_STORED_CHARACTERS,
@@ -33,7 +33,7 @@ KEY = "call_1"
 LEAVES_A_HANGING_TOOL = """
 import asyncio, threading
 from holdfast.domain.tools import tool
-from holdfast.tools.registry import tool_from_function
+from holdfast.tools.functions import tool_from_function
 from holdfast.tools.run import ToolRunner
 
 @tool(timeout_s=0.05)
