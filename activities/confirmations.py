@@ -3,23 +3,26 @@
 from temporalio import activity
 
 from activities.catalogue import AgentCatalogue
-from holdfast.domain.confirmations import ConfirmationStatus
+from holdfast.domain.agents import ConfirmationDefaults
+from holdfast.domain.confirmations import Confirmation, ConfirmationKind, ConfirmationStatus, Resolution
 from holdfast.domain.errors import NotFound
-from holdfast.domain.ids import new_confirmation_id
 from holdfast.domain.policy import rule_on
 from holdfast.domain.steps import CallRef, ConfirmationCheck, ConfirmationOutcome, ConfirmationRequested
-from holdfast.domain.tools import ToolCallStatus
-from holdfast.services.confirmations import expire
+from holdfast.domain.tools import Declaration, ToolCall, ToolCallStatus
+from holdfast.services.confirmations import as_requested, expire_or_escalate, remind, withdraw_one
 from holdfast.store import audit, confirmations, outbox, runs, tool_calls
+from holdfast.store.confirmations import Question
 from holdfast.store.engine import Database
+from holdfast.tools.registry import ToolRegistry
 
 
 class ConfirmationActivities:
     """See `holdfast.store.confirmations` for who wins when a decision and the deadline meet."""
 
-    def __init__(self, database: Database, agents: AgentCatalogue) -> None:
+    def __init__(self, database: Database, agents: AgentCatalogue, tools: ToolRegistry) -> None:
         self._database = database
         self._agents = agents
+        self._tools = tools
 
     @activity.defn
     async def request_confirmation(self, reference: CallRef) -> ConfirmationRequested:
@@ -27,18 +30,14 @@ class ConfirmationActivities:
         tenant_id = reference.tenant_id
         async with self._database.tenant(tenant_id) as connection:
             run = await runs.get(connection, tenant_id, reference.run_id)
-        agent = await self._agents.get(tenant_id, run.agent, run.agent_version)
-        async with self._database.tenant(tenant_id) as connection:
             call = await tool_calls.find(connection, tenant_id, reference.tool_call_id)
-            ruling = rule_on(agent, call.tool)
-            confirmation_id, deadline = await confirmations.request(
-                connection,
-                tenant_id,
-                reference.tool_call_id,
-                confirmation_id=new_confirmation_id(),
-                deadline=ruling.deadline,
-                on_deadline=ruling.on_deadline,
-            )
+        agent = await self._agents.get(tenant_id, run.agent, run.agent_version)
+        tool = self._tools.get(call.tool)
+        declared = tool.declaration if tool else Declaration()
+        ruling = rule_on(agent, call.tool, declared, call.arguments or {})
+        question = _question(call, ruling.rule, ruling.asking, tool.schema if tool else None)
+        async with self._database.tenant(tenant_id) as connection:
+            asked = await confirmations.request(connection, tenant_id, question)
             is_new = await tool_calls.move(
                 connection,
                 tenant_id,
@@ -48,32 +47,64 @@ class ConfirmationActivities:
             )
             if is_new:
                 await confirmations.mark_run_waiting(connection, tenant_id, reference.run_id)
-                entry = audit.Entry(
-                    kind="confirmation",
-                    outcome=ConfirmationStatus.PENDING,
-                    run_id=reference.run_id,
-                    step=call.step,
-                    subject_id=confirmation_id,
-                    tool=call.tool,
-                    detail=ruling.rule,
-                )
-                await audit.append(connection, tenant_id, entry)
-        return ConfirmationRequested(confirmation_id, deadline)
+                await audit.append(connection, tenant_id, _asked(asked, call))
+        return as_requested(asked)
 
     @activity.defn
     async def check_confirmation(self, check: ConfirmationCheck) -> ConfirmationOutcome:
-        """What became of a confirmation; it is expired here when its deadline has passed and nobody decided."""
+        """What became of a confirmation; what its timers were set for is done here, if nobody has decided."""
         tenant_id, confirmation_id = check.tenant_id, check.confirmation_id
         async with self._database.tenant(tenant_id) as connection:
             confirmation = await confirmations.find(connection, tenant_id, confirmation_id)
             if confirmation is None:
                 raise NotFound("confirmation", confirmation_id)
-            if check.deadline_passed and await expire(connection, tenant_id, confirmation):
-                status = ConfirmationStatus.EXPIRED
-            else:
-                # Read again: a decision may have won while this waited for the row.
-                found = await confirmations.find(connection, tenant_id, confirmation_id)
-                status = found.status if found else confirmation.status
-            if status is not ConfirmationStatus.PENDING:
+            await runs.lock(connection, tenant_id, confirmation.run_id)
+            if check.withdraw:
+                await withdraw_one(connection, tenant_id, confirmation_id)
+            elif check.deadline_passed:
+                await expire_or_escalate(connection, tenant_id, confirmation)
+            elif check.remind:
+                await remind(connection, tenant_id, confirmation)
+            # Read again: a decision may have won while this waited for the row.
+            confirmation = await confirmations.find(connection, tenant_id, confirmation_id) or confirmation
+            if confirmation.status is not ConfirmationStatus.PENDING:
                 await outbox.heard_decision(connection, tenant_id, check.run_id, confirmation_id)
-        return ConfirmationOutcome(status)
+        return _outcome(confirmation)
+
+
+def _question(call: ToolCall, rule: str, terms: ConfirmationDefaults, schema: dict[str, object] | None) -> Question:
+    return Question(
+        kind=ConfirmationKind.CALL,
+        tool_call_id=call.tool_call_id,
+        rule=rule,
+        deadline=terms.deadline,
+        on_deadline=terms.on_deadline,
+        arguments_schema=schema,
+        remind_after=terms.remind_after,
+        escalate=None if terms.escalate is None else terms.escalate.model_dump(mode="json"),
+        approvers=terms.approvers,
+        four_eyes=terms.four_eyes,
+    )
+
+
+def _asked(asked: Confirmation, call: ToolCall) -> audit.Entry:
+    return audit.Entry(
+        kind="confirmation",
+        outcome=ConfirmationStatus.PENDING,
+        run_id=call.run_id,
+        step=call.step,
+        subject_id=asked.confirmation_id,
+        tool=call.tool,
+        detail=asked.rule,
+    )
+
+
+def _outcome(confirmation: Confirmation) -> ConfirmationOutcome:
+    if confirmation.status is ConfirmationStatus.PENDING:
+        return ConfirmationOutcome(ConfirmationStatus.PENDING, requested=as_requested(confirmation))
+    has_expired = confirmation.status is ConfirmationStatus.EXPIRED
+    return ConfirmationOutcome(
+        confirmation.status,
+        cancels_run=has_expired and confirmation.on_deadline == "cancel_run",
+        runs_again=confirmation.decision is Resolution.RUN_AGAIN,
+    )

@@ -12,18 +12,18 @@ from temporalio.exceptions import ApplicationError
 
 from activities.catalogue import AgentCatalogue
 from activities.heartbeat import heartbeating
-from activities.proposals import next_acts, propose
+from activities.proposals import MAX_CALLS_A_STEP, next_acts, propose
 from holdfast.domain.agents import AgentSpec
 from holdfast.domain.errors import ModelError, ModelRequestRefused, ModelsUnavailable
 from holdfast.domain.messages import ChatMessage, PastRun, as_chat, is_json
 from holdfast.domain.model_calls import Completion, StreamEvent
-from holdfast.domain.policy import Verdict, rule_on
+from holdfast.domain.policy import may_offer
 from holdfast.domain.steps import ModelAnswer, ModelStep
 from holdfast.domain.storable import storable
 from holdfast.domain.tools import TRANSITIONS
 from holdfast.llm import prompt
 from holdfast.llm.pool import ModelPool
-from holdfast.store import audit, messages, runs, steps, tool_calls
+from holdfast.store import audit, messages, runs, steps, tool_calls, turns
 from holdfast.store.engine import Database
 from holdfast.store.steps import Step
 from holdfast.store.tool_calls import Proposal
@@ -44,6 +44,7 @@ class _Question:
     chat: list[ChatMessage]
     use_tools: bool
     patience_left: timedelta
+    calls_left: int
 
 
 class ModelActivities:
@@ -75,25 +76,30 @@ class ModelActivities:
                 # In a task of its own: this one is being cancelled. The provider may charge for what it said so far.
                 await asyncio.shield(self._record(step, _entry(step, question.agent, "cancelled")))
                 raise
-            return await self._store(step, question.agent, completion)
+            return await self._store(step, question, completion)
 
     async def _read(self, step: ModelStep) -> _Question | ModelAnswer:
         """What to ask; or the answer, stored by an attempt that died before Temporal heard of it, or before a reset."""
         async with self._database.tenant(step.tenant_id) as connection:
-            if await steps.find(connection, step.tenant_id, step.run_id, step.step) is not None:
-                calls = await tool_calls.of_step(connection, step.tenant_id, step.run_id, step.step)
-                return ModelAnswer(next_acts(calls, self._tools))
-            run = await runs.get(connection, step.tenant_id, step.run_id)
+            run = await runs.before_step(connection, step.tenant_id, step.run_id, step.step)
+            agent = await self._agents.get(step.tenant_id, run.agent, run.agent_version)
+            if run.is_answered:
+                return await _stored(connection, step, agent)
+            if agent.limits.max_cost_usd is not None and run.cost_usd >= agent.limits.max_cost_usd:
+                return ModelAnswer(is_over_budget=True)
+            if run.is_steered:
+                await turns.merge(connection, step.tenant_id, step.run_id, step.step)
             past = await messages.transcript(
                 connection, step.tenant_id, step.run_id, runs=CONTEXT_RUNS, characters=MAX_SHOWN_CHARACTERS
             )
             failing_for = await _failing_for(connection, step)
-        agent = await self._agents.get(step.tenant_id, run.agent, run.agent_version)
+            calls_left = await _calls_left(connection, step, agent)
         return _Question(
             agent=agent,
             chat=as_chat(prompt.assemble(agent), past),
             use_tools=not step.last and _broken_in_a_row(past[-1]) < MAX_BROKEN_IN_A_ROW,
             patience_left=agent.limits.patience - failing_for,
+            calls_left=calls_left,
         )
 
     async def _ask(self, step: ModelStep, question: _Question) -> Completion:
@@ -114,7 +120,7 @@ class ModelActivities:
 
     def _offered(self, agent: AgentSpec) -> list[dict[str, Any]]:
         named = self._tools.matching(rule.pattern for rule in agent.tools)
-        return [tool.as_function for tool in named if rule_on(agent, tool.name).verdict is not Verdict.DENY]
+        return [tool.as_function for tool in named if may_offer(agent, tool.name)]
 
     async def _give_up_or_retry(self, step: ModelStep, agent: AgentSpec, error: ModelError) -> ApplicationError:
         async with self._database.tenant(step.tenant_id) as connection:
@@ -132,15 +138,14 @@ class ModelActivities:
         async with self._database.tenant(step.tenant_id) as connection:
             await audit.append(connection, step.tenant_id, entry)
 
-    async def _store(self, step: ModelStep, agent: AgentSpec, completion: Completion) -> ModelAnswer:
-        proposals = propose(step, agent, self._tools, completion.tool_calls)
+    async def _store(self, step: ModelStep, question: _Question, completion: Completion) -> ModelAnswer:
+        proposals = propose(step, question.agent, self._tools, completion.tool_calls, question.calls_left)
         async with self._database.tenant(step.tenant_id) as connection:
             is_first = await steps.store(connection, step.tenant_id, _as_step(step, completion))
             if is_first:
                 await tool_calls.propose(connection, step.tenant_id, proposals)
                 await audit.append(connection, step.tenant_id, *_entries(step, completion, proposals))
-            calls = await tool_calls.of_step(connection, step.tenant_id, step.run_id, step.step) if proposals else []
-        return ModelAnswer(next_acts(calls, self._tools))
+            return await _stored(connection, step, question.agent) if proposals else ModelAnswer()
 
 
 def _beat(_: StreamEvent) -> None:
@@ -151,6 +156,20 @@ def _broken_in_a_row(run: PastRun) -> int:
     """In how many of a run's newest steps, one after the other, the model wrote arguments that are not JSON."""
     broken = [any(not is_json(exchange.call.arguments) for exchange in step.exchanges) for step in reversed(run.steps)]
     return len(list(takewhile(bool, broken)))
+
+
+async def _stored(connection: AsyncConnection, step: ModelStep, agent: AgentSpec) -> ModelAnswer:
+    calls = await tool_calls.of_step(connection, step.tenant_id, step.run_id, step.step)
+    used_up = bool(calls) and await _calls_left(connection, step, agent) == 0
+    return ModelAnswer(next_acts(calls), tools_used_up=used_up)
+
+
+async def _calls_left(connection: AsyncConnection, step: ModelStep, agent: AgentSpec) -> int:
+    # Fewer steps than that with as many calls as are taken of one can't have used them up.
+    if (step.step - 1) * MAX_CALLS_A_STEP < agent.limits.max_tool_calls - MAX_CALLS_A_STEP:
+        return MAX_CALLS_A_STEP
+    made = await tool_calls.count(connection, step.tenant_id, step.run_id)
+    return max(agent.limits.max_tool_calls - made, 0)
 
 
 async def _failing_for(connection: AsyncConnection, step: ModelStep) -> timedelta:

@@ -9,10 +9,10 @@ from holdfast.domain.agents import AgentSpec
 from holdfast.domain.confirmations import arguments_digest
 from holdfast.domain.ids import new_tool_call_id
 from holdfast.domain.messages import RequestedToolCall
-from holdfast.domain.policy import Ruling, Verdict, rule_on
+from holdfast.domain.policy import Verdict, declared_by_policy, may_offer, rule_on
 from holdfast.domain.steps import ModelStep, NextAct, ProposedCall
 from holdfast.domain.storable import storable
-from holdfast.domain.tools import Effect, Idempotency, ToolCall, ToolCallStatus
+from holdfast.domain.tools import Declaration, Effect, Terms, ToolCall, ToolCallStatus, terms
 from holdfast.store.tool_calls import Proposal
 from holdfast.tools.registry import ArgumentsRefused, Tool, ToolRegistry
 from holdfast.tools.run import MAX_ERROR_CHARACTERS, MAX_STORED_CHARACTERS
@@ -30,21 +30,29 @@ _ACT = {ToolCallStatus.PROPOSED: NextAct.CONFIRM, ToolCallStatus.APPROVED: NextA
 
 
 def propose(
-    step: ModelStep, agent: AgentSpec, tools: ToolRegistry, requested: tuple[RequestedToolCall, ...]
+    step: ModelStep,
+    agent: AgentSpec,
+    tools: ToolRegistry,
+    requested: tuple[RequestedToolCall, ...],
+    calls_left: int,
 ) -> list[Proposal]:
-    """One proposal for each call that the model asked for, in its order."""
-    return [_propose(step, agent, tools, call, position) for position, call in enumerate(requested)]
+    """One proposal for each call that the model asked for, in its order; `calls_left` of them can be made."""
+    most = 0 if step.last else min(calls_left, MAX_CALLS_A_STEP)
+    return [
+        _propose(step, agent, tools, call, position, is_possible=position < most)
+        for position, call in enumerate(requested)
+    ]
 
 
-def next_acts(calls: list[ToolCall], tools: ToolRegistry) -> list[ProposedCall]:
+def next_acts(calls: list[ToolCall]) -> list[ProposedCall]:
     """What the workflow does with the calls of a step."""
     return [
         ProposedCall(
             tool_call_id=call.tool_call_id,
             tool=call.tool,
             act=_ACT.get(call.status, NextAct.SKIP),
-            timeout_s=tool.declaration.timeout_s if (tool := tools.get(call.tool)) else 0.0,
-            only_reads=call.effect is Effect.READ,
+            timeout_s=call.terms.timeout_s * call.terms.attempts,
+            only_reads=call.terms.effect is Effect.READ,
         )
         for call in calls
     ]
@@ -59,10 +67,17 @@ class _Judged:
 
 
 def _propose(
-    step: ModelStep, agent: AgentSpec, tools: ToolRegistry, call: RequestedToolCall, position: int
+    step: ModelStep,
+    agent: AgentSpec,
+    tools: ToolRegistry,
+    call: RequestedToolCall,
+    position: int,
+    *,
+    is_possible: bool,
 ) -> Proposal:
     tool = tools.get(call.tool)
-    judged = _judge(step, rule_on(agent, call.tool), tool, call, position)
+    judged = _judge(agent, tool, call, is_possible=is_possible)
+    holding = _terms(agent, tool)
     tool_call_id = new_tool_call_id()
     return Proposal(
         tool_call_id=tool_call_id,
@@ -74,25 +89,36 @@ def _propose(
         arguments=judged.arguments,
         arguments_digest=_digest(step, tool_call_id, tool, judged),
         status=judged.status,
-        effect=tool.declaration.effect if tool else Effect.IRREVERSIBLE,
-        idempotency=tool.idempotency if tool else Idempotency.NONE,
+        effect=holding.effect,
+        idempotency=holding.idempotency,
+        timeout_s=holding.timeout_s,
+        max_attempts=holding.attempts,
         rule=judged.rule,
         error=judged.error,
     )
 
 
-def _judge(step: ModelStep, ruling: Ruling, tool: Tool | None, call: RequestedToolCall, position: int) -> _Judged:
+def _judge(agent: AgentSpec, tool: Tool | None, call: RequestedToolCall, *, is_possible: bool) -> _Judged:
     if tool is None:
         return _Judged(ToolCallStatus.DENIED, "unknown tool", error=f"There is no tool {storable(call.tool, 200)!r}.")
-    if ruling.verdict is Verdict.DENY:
-        return _Judged(ToolCallStatus.DENIED, ruling.rule, error="The policy forbids this call. Do not repeat it.")
-    if step.last or position >= MAX_CALLS_A_STEP:
+    if not may_offer(agent, call.tool):
+        rule = rule_on(agent, call.tool, tool.declaration, {}).rule
+        return _Judged(ToolCallStatus.DENIED, rule, error="The policy forbids this call. Do not repeat it.")
+    if not is_possible:
         return _Judged(ToolCallStatus.DENIED, "limit", error="No further call is possible here. It was not run.")
     try:
         arguments = tool.parse(call.arguments)
     except ArgumentsRefused as refused:
-        return _Judged(ToolCallStatus.FAILED, ruling.rule, error=storable(str(refused), MAX_ERROR_CHARACTERS))
+        error = storable(str(refused), MAX_ERROR_CHARACTERS)
+        return _Judged(ToolCallStatus.FAILED, "arguments", error=error)
+    ruling = rule_on(agent, call.tool, tool.declaration, arguments)
     return _Judged(_STATUS[ruling.verdict], ruling.rule, arguments=arguments)
+
+
+def _terms(agent: AgentSpec, tool: Tool | None) -> Terms:
+    declared, takes_key = (tool.declaration, tool.takes_key) if tool else (Declaration(), False)
+    ruled = declared_by_policy(agent, tool.name) if tool else Declaration()
+    return terms(declared, ruled, takes_key=takes_key)
 
 
 def _digest(step: ModelStep, tool_call_id: str, tool: Tool | None, judged: _Judged) -> str | None:

@@ -3,28 +3,38 @@
 The danger is the time between the reservation and the outcome. If this process dies there, the effect may have
 happened, and the next attempt finds the call `dispatched` with no result. Then:
 
-- a tool that only reads, or is idempotent (`natural`, or `key` with the same key), runs again;
-- any other becomes `ambiguous`: it is not run, and the model is told that the outcome is unknown.
+- a tool that only reads, or is idempotent (`natural`, or `key` with the same key), runs again; the dispatch before is
+  fenced: if it still lives somewhere, what it brings changes nothing;
+- a tool with a probe is probed, once its timeout has passed: what proves success settles it, what proves absence has
+  it run again;
+- otherwise the outcome is `ambiguous`: nothing is run, and a person is asked what became of it.
 
-A result that can't be stored, because the database is away, is held and stored later: giving up would make it unknown.
+A tool that is cut at its timeout is in the same danger. A result that can't be stored, because the database is away, is
+held and stored later: giving up would make it unknown.
 """
 
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
+from activities.catalogue import AgentCatalogue
 from activities.heartbeat import heartbeating
-from holdfast.domain.confirmations import arguments_digest
+from holdfast.domain.agents import ConfirmationDefaults
+from holdfast.domain.confirmations import ConfirmationKind, ConfirmationStatus, arguments_digest
 from holdfast.domain.errors import Unavailable
 from holdfast.domain.messages import OUTCOME_UNKNOWN
-from holdfast.domain.steps import CallRef, ToolOutcome
-from holdfast.domain.tools import ToolCall, ToolCallStatus, may_run_again
-from holdfast.store import audit, tool_calls
+from holdfast.domain.policy import rule_on
+from holdfast.domain.steps import CallRef, ConfirmationRequested, ToolOutcome
+from holdfast.domain.tools import Declaration, Effect, ToolCall, ToolCallStatus
+from holdfast.services.confirmations import as_requested, settle_withdrawn
+from holdfast.store import audit, confirmations, outbox, runs, tool_calls
+from holdfast.store.confirmations import Question
 from holdfast.store.engine import Database
 from holdfast.tools.registry import Tool, ToolRegistry
 from holdfast.tools.run import Outcome, Raised, Returned, TimedOut, ToolRunner
@@ -34,14 +44,31 @@ log = logging.getLogger(__name__)
 #: How long to wait before storing an outcome again, in seconds.
 _STORE_AGAIN_S = 0.5
 
+#: How long to wait before running a repeatable tool again that was cut, in seconds; doubled each time.
+_RUN_AGAIN_S = 0.5
+
+#: How often a call is handed out at most. One whose worker dies each time may well be what kills it.
+MAX_DISPATCHES = 10
+
+#: Added to a tool's timeout before its absence is probed: a worker that lives on cuts it by then.
+_PROBE_MARGIN = timedelta(seconds=2)
+
 
 @dataclass(frozen=True)
 class _Reserved:
-    """A call that may be run now, by this attempt alone."""
+    """A call that may be run now, by this dispatch alone."""
 
     call: ToolCall
     tool: Tool
-    attempts: int
+
+
+@dataclass(frozen=True)
+class _ToProbe:
+    """A call that was handed out, and of which nothing was heard; its tool can tell what became of it."""
+
+    call: ToolCall
+    tool: Tool
+    wait: timedelta
 
 
 @dataclass(frozen=True)
@@ -51,11 +78,15 @@ class _Settlement:
     error: str | None = None
 
 
+_AMBIGUOUS = _Settlement(ToolCallStatus.AMBIGUOUS, error=OUTCOME_UNKNOWN)
+
+
 class ToolActivities:
     """`execute_tool`."""
 
-    def __init__(self, database: Database, tools: ToolRegistry, runner: ToolRunner) -> None:
+    def __init__(self, database: Database, agents: AgentCatalogue, tools: ToolRegistry, runner: ToolRunner) -> None:
         self._database = database
+        self._agents = agents
         self._tools = tools
         self._runner = runner
 
@@ -64,17 +95,49 @@ class ToolActivities:
         """Run an approved call once, and store what came of it. What the tool raises is an outcome, not an error."""
         async with heartbeating():
             reserved = await self._reserve(reference)
+            if isinstance(reserved, _ToProbe):
+                reserved = await self._probe(reference, reserved)
             if isinstance(reserved, ToolOutcome):
                 return reserved
             started = time.monotonic()
-            outcome = await self._runner.run(
-                reserved.tool, reserved.call.arguments or {}, idempotency_key=reference.tool_call_id
-            )
-            settlement = _settlement(reserved, outcome)
+            try:
+                reserved, settlement = await self._run(reference, reserved)
+            except asyncio.CancelledError:
+                # In a task of its own: this one is being cancelled.
+                await asyncio.shield(self._cut_off(reference, reserved))
+                raise
             latency_ms = round((time.monotonic() - started) * 1000)
-            return await self._settle_until_stored(reference, reserved, settlement, latency_ms)
+            return await self._settle_until_stored(reference, reserved.call, settlement, latency_ms)
 
-    async def _reserve(self, reference: CallRef) -> _Reserved | ToolOutcome:
+    async def _run(self, reference: CallRef, reserved: _Reserved) -> tuple[_Reserved, _Settlement]:
+        """Run a call, and again when it is cut at its timeout and may be repeated."""
+        for attempt in range(1, reserved.call.terms.attempts + 1):
+            if attempt > 1:
+                await asyncio.sleep(_RUN_AGAIN_S * 2 ** (attempt - 2))
+                reserved = await self._dispatch_again(reference, reserved)
+            outcome = await self._runner.run(
+                reserved.tool,
+                reserved.call.arguments or {},
+                idempotency_key=reference.tool_call_id,
+                timeout_s=reserved.call.terms.timeout_s,
+            )
+            if not isinstance(outcome, TimedOut):
+                break
+        return reserved, await self._settlement(reserved, outcome)
+
+    async def _settlement(self, reserved: _Reserved, outcome: Outcome) -> _Settlement:
+        match outcome:
+            case Returned(result):
+                return _Settlement(ToolCallStatus.SUCCEEDED, result=result)
+            case Raised(error):
+                return _Settlement(ToolCallStatus.FAILED, error=error)
+            case TimedOut(timeout_s) if reserved.call.terms.effect is Effect.READ:
+                return _Settlement(ToolCallStatus.FAILED, error=f"The tool did not answer within {timeout_s:g} s.")
+            case TimedOut():
+                # Its thread may still be at it: only success can be proved now.
+                return await self._probed(reserved.call, reserved.tool) or _AMBIGUOUS
+
+    async def _reserve(self, reference: CallRef) -> _Reserved | _ToProbe | ToolOutcome:
         async with self._database.tenant(reference.tenant_id) as connection:
             call = await tool_calls.lock(connection, reference.tenant_id, reference.tool_call_id)
             tool = self._tools.get(call.tool)
@@ -83,25 +146,119 @@ class ToolActivities:
                 if obstacle is not None or tool is None:
                     return await _deny(connection, reference, call, obstacle or "")
             elif call.status is ToolCallStatus.DISPATCHED:
-                if tool is None or not may_run_again(call.effect, call.idempotency):
-                    return await _settle(connection, reference, call, call.attempts, _ambiguous(), latency_ms=0)
+                if tool is None or call.attempts >= MAX_DISPATCHES or not call.terms.is_repeatable:
+                    if tool is not None and tool.declaration.probe is not None:
+                        return _ToProbe(call, tool, await _time_to_probe(connection, reference, call))
+                    return await self._give_up(connection, reference, call)
             else:
-                return ToolOutcome(call.status)
-            attempts = await tool_calls.dispatch(connection, reference.tenant_id, reference.tool_call_id)
-            return _Reserved(call, tool, attempts)
+                return await self._what_stands(connection, reference, call)
+            return await _dispatch(connection, reference, call, tool)
+
+    async def _dispatch_again(self, reference: CallRef, reserved: _Reserved) -> _Reserved:
+        async with self._database.tenant(reference.tenant_id) as connection:
+            return await _dispatch(connection, reference, reserved.call, reserved.tool)
+
+    async def _probe(self, reference: CallRef, doubt: _ToProbe) -> _Reserved | ToolOutcome:
+        """Have the tool tell what became of a call; where it proves that nothing did, the call may run again."""
+        await asyncio.sleep(doubt.wait.total_seconds())
+        probed = await self._runner.probe(
+            doubt.tool, doubt.call.arguments or {}, doubt.call.tool_call_id, doubt.call.terms.timeout_s
+        )
+        async with self._database.tenant(reference.tenant_id) as connection:
+            call = await tool_calls.lock(connection, reference.tenant_id, reference.tool_call_id)
+            if call.status is not ToolCallStatus.DISPATCHED or call.attempts != doubt.call.attempts:
+                return await self._what_stands(connection, reference, call)
+            if isinstance(probed, Returned):
+                settlement = _Settlement(ToolCallStatus.SUCCEEDED, result=probed.result)
+                return await self._settle(connection, reference, call, settlement, latency_ms=0)
+            if probed is None or call.attempts >= MAX_DISPATCHES:
+                return await self._give_up(connection, reference, call)
+            return await _dispatch(connection, reference, call, doubt.tool)
+
+    async def _probed(self, call: ToolCall, tool: Tool) -> _Settlement | None:
+        """What a probe proves of a call that was just cut; None: nothing, or that it has not happened yet."""
+        if tool.declaration.probe is None:
+            return None
+        probed = await self._runner.probe(tool, call.arguments or {}, call.tool_call_id, call.terms.timeout_s)
+        if isinstance(probed, Returned):
+            return _Settlement(ToolCallStatus.SUCCEEDED, result=probed.result)
+        return None
+
+    async def _give_up(self, connection: AsyncConnection, reference: CallRef, call: ToolCall) -> ToolOutcome:
+        settlement = _AMBIGUOUS
+        if call.terms.effect is Effect.READ:
+            settlement = _Settlement(ToolCallStatus.FAILED, error=f"{call.attempts} workers died of it.")
+        return await self._settle(connection, reference, call, settlement, latency_ms=0)
+
+    async def _what_stands(self, connection: AsyncConnection, reference: CallRef, call: ToolCall) -> ToolOutcome:
+        """A call that this attempt has nothing to do with any more; if a person is asked about it, the run waits."""
+        if call.status is not ToolCallStatus.AMBIGUOUS:
+            return ToolOutcome(call.status)
+        asked = await confirmations.outcome_asked(connection, reference.tenant_id, call.tool_call_id)
+        return ToolOutcome(call.status, asked=None if asked is None else as_requested(asked))
 
     async def _settle_until_stored(
-        self, reference: CallRef, reserved: _Reserved, settlement: _Settlement, latency_ms: int
+        self, reference: CallRef, call: ToolCall, settlement: _Settlement, latency_ms: int
     ) -> ToolOutcome:
         while True:
             try:
                 async with self._database.tenant(reference.tenant_id) as connection:
-                    return await _settle(
-                        connection, reference, reserved.call, reserved.attempts, settlement, latency_ms
-                    )
+                    return await self._settle(connection, reference, call, settlement, latency_ms)
             except (Unavailable, SQLAlchemyError) as error:
                 log.warning("outcome of %s can't be stored yet: %s", reference.tool_call_id, type(error).__name__)
                 await asyncio.sleep(_STORE_AGAIN_S)
+
+    async def _settle(
+        self, connection: AsyncConnection, reference: CallRef, call: ToolCall, settlement: _Settlement, latency_ms: int
+    ) -> ToolOutcome:
+        if not await _store(connection, reference, call, settlement, latency_ms):
+            # A later dispatch has taken over, or somebody has settled it; what this one brought changes nothing.
+            stands = await tool_calls.find(connection, reference.tenant_id, reference.tool_call_id)
+            return await self._what_stands(connection, reference, stands)
+        if settlement.status is ToolCallStatus.AMBIGUOUS:
+            return ToolOutcome(settlement.status, asked=await self._ask(connection, reference, call))
+        return ToolOutcome(settlement.status)
+
+    async def _ask(self, connection: AsyncConnection, reference: CallRef, call: ToolCall) -> ConfirmationRequested:
+        """Ask a person, in the transaction in which the outcome became unknown, what became of a call."""
+        run = await runs.get(connection, reference.tenant_id, call.run_id)
+        agent = await self._agents.get(reference.tenant_id, run.agent, run.agent_version)
+        tool = self._tools.get(call.tool)
+        declared = tool.declaration if tool else Declaration()
+        terms = rule_on(agent, call.tool, declared, call.arguments or {}).asking
+        asked = await confirmations.request(connection, reference.tenant_id, _question(call, terms))
+        await confirmations.mark_run_waiting(connection, reference.tenant_id, call.run_id)
+        entry = replace(
+            _entry(reference, call, ConfirmationStatus.PENDING, 0),
+            kind="confirmation",
+            subject_id=asked.confirmation_id,
+        )
+        await audit.append(connection, reference.tenant_id, entry)
+        return as_requested(asked)
+
+    async def _cut_off(self, reference: CallRef, reserved: _Reserved) -> None:
+        """The run is cancelled while its tool runs: what it may have done by now is unknown, and nobody waits for it.
+
+        Where a worker is merely being stopped, nothing is said: the next one finds the call dispatched.
+        """
+        details = activity.cancellation_details()
+        if details is None or not details.cancel_requested:
+            return
+        settlement = _AMBIGUOUS
+        if reserved.call.terms.effect is Effect.READ:
+            settlement = _Settlement(ToolCallStatus.FAILED, error="The run was cancelled before the tool answered.")
+        async with self._database.tenant(reference.tenant_id) as connection:
+            await _store(connection, reference, reserved.call, settlement, latency_ms=0)
+
+
+async def _dispatch(connection: AsyncConnection, reference: CallRef, call: ToolCall, tool: Tool) -> _Reserved:
+    attempts = await tool_calls.dispatch(connection, reference.tenant_id, reference.tool_call_id)
+    return _Reserved(replace(call, attempts=attempts), tool)
+
+
+async def _time_to_probe(connection: AsyncConnection, reference: CallRef, call: ToolCall) -> timedelta:
+    since = await tool_calls.dispatched_for(connection, reference.tenant_id, call.tool_call_id)
+    return max(timedelta(seconds=call.terms.timeout_s) + _PROBE_MARGIN - since, timedelta(0))
 
 
 async def _obstacle(connection: AsyncConnection, reference: CallRef, call: ToolCall, tool: Tool | None) -> str | None:
@@ -117,8 +274,8 @@ async def _obstacle(connection: AsyncConnection, reference: CallRef, call: ToolC
         arguments=call.arguments or {},
     )
     approved = digest == call.arguments_digest
-    if approved and call.confirmation_id is not None:
-        approved = await tool_calls.use_approval(connection, reference.tenant_id, call.tool_call_id, digest)
+    if approved and (call.confirmation_id is not None or call.attempts > 0):
+        approved = await tool_calls.use_approval(connection, reference.tenant_id, call, digest)
     return None if approved else "What would run is not what was approved. It was not run."
 
 
@@ -136,47 +293,56 @@ async def _deny(connection: AsyncConnection, reference: CallRef, call: ToolCall,
     return ToolOutcome(denied)
 
 
-def _settlement(reserved: _Reserved, outcome: Outcome) -> _Settlement:
-    match outcome:
-        case Returned(result):
-            return _Settlement(ToolCallStatus.SUCCEEDED, result=result)
-        case Raised(error):
-            return _Settlement(ToolCallStatus.FAILED, error=error)
-        case TimedOut(timeout_s) if may_run_again(reserved.call.effect, reserved.call.idempotency):
-            return _Settlement(ToolCallStatus.FAILED, error=f"The tool did not answer within {timeout_s:g} s.")
-        case TimedOut():
-            return _ambiguous()
-
-
-def _ambiguous() -> _Settlement:
-    return _Settlement(ToolCallStatus.AMBIGUOUS, error=OUTCOME_UNKNOWN)
-
-
-async def _settle(
-    connection: AsyncConnection,
-    reference: CallRef,
-    call: ToolCall,
-    attempts: int,
-    settlement: _Settlement,
-    latency_ms: int,
-) -> ToolOutcome:
+async def _store(
+    connection: AsyncConnection, reference: CallRef, call: ToolCall, settlement: _Settlement, latency_ms: int
+) -> bool:
+    """Store an outcome. False: it is not this dispatch's to say any more, and nothing was changed."""
+    tenant_id = reference.tenant_id
+    if settlement.status is not ToolCallStatus.AMBIGUOUS:
+        # It may come late, after the outcome was given up as unknown: nobody needs to be asked for it any more.
+        await runs.lock(connection, tenant_id, call.run_id)
+        if not await _is_its_to_say(connection, tenant_id, call):
+            return False
+        for asked in await confirmations.withdraw_of_call(connection, tenant_id, call.tool_call_id):
+            await settle_withdrawn(connection, tenant_id, asked, "")
+            workflow = await confirmations.workflow_of(connection, tenant_id, asked.confirmation_id)
+            await outbox.add_decided(connection, tenant_id, asked.confirmation_id, workflow)
     stored = await tool_calls.settle(
         connection,
-        reference.tenant_id,
-        reference.tool_call_id,
-        attempts=attempts,
+        tenant_id,
+        call.tool_call_id,
+        attempts=call.attempts,
         status=settlement.status,
         result=settlement.result,
         error=settlement.error,
     )
-    if not stored:
-        # A later attempt has taken over; what this one brought changes nothing.
-        return ToolOutcome((await tool_calls.find(connection, reference.tenant_id, reference.tool_call_id)).status)
-    await audit.append(connection, reference.tenant_id, _entry(reference, call, settlement.status, latency_ms))
-    return ToolOutcome(settlement.status)
+    if stored:
+        await audit.append(connection, tenant_id, _entry(reference, call, settlement.status, latency_ms))
+    return stored
 
 
-def _entry(reference: CallRef, call: ToolCall, outcome: ToolCallStatus, latency_ms: int) -> audit.Entry:
+async def _is_its_to_say(connection: AsyncConnection, tenant_id: str, call: ToolCall) -> bool:
+    stands = await tool_calls.find(connection, tenant_id, call.tool_call_id)
+    return stands.attempts == call.attempts
+
+
+def _question(call: ToolCall, terms: ConfirmationDefaults) -> Question:
+    return Question(
+        kind=ConfirmationKind.OUTCOME,
+        tool_call_id=call.tool_call_id,
+        attempt=call.attempts,
+        rule="the outcome is unknown: its worker died, or it did not answer in time",
+        deadline=terms.deadline,
+        on_deadline="unknown",
+        remind_after=terms.remind_after,
+        approvers=terms.approvers,
+        four_eyes=terms.four_eyes,
+    )
+
+
+def _entry(
+    reference: CallRef, call: ToolCall, outcome: ToolCallStatus | ConfirmationStatus, latency_ms: int
+) -> audit.Entry:
     return audit.Entry(
         kind="tool_call",
         outcome=outcome,

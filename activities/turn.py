@@ -8,15 +8,20 @@ from holdfast.domain.ids import new_message_id
 from holdfast.domain.runs import RunStatus
 from holdfast.domain.steps import Ending, Finish, RunRef, Turn, TurnPassed
 from holdfast.services.confirmations import withdraw
-from holdfast.store import audit, messages, outbox, steps, turns
+from holdfast.services.runs import TERMINATED, end_lost
+from holdfast.store import messages, outbox, steps, turns
 from holdfast.store.engine import Database
 from holdfast.temporal.client import MessageWorkflows
 
 #: What the user reads when a run can't end as it should. Polite, true, and without an inside view.
+_SMALLER = "Please ask for a smaller part of it."
 _APOLOGIES = {
     Ending.REPLIED: "I'm sorry, I found nothing to say to that. Please try to put it differently.",
     Ending.MODELS_EXHAUSTED: "I'm sorry, I can't answer right now. Please try again in a few minutes.",
-    Ending.OUT_OF_STEPS: "I'm sorry, this took more steps than I may take. Please ask for a smaller part of it.",
+    Ending.OUT_OF_STEPS: f"I'm sorry, this took more steps than I may take. {_SMALLER}",
+    Ending.NOT_CONFIRMED: "I'm sorry, nobody confirmed in time what this needed, so I stopped.",
+    Ending.OUT_OF_TIME: f"I'm sorry, this took longer than I may take, so I stopped. {_SMALLER}",
+    Ending.OUT_OF_BUDGET: f"I'm sorry, this cost more than I may spend, so I stopped. {_SMALLER}",
     Ending.UNEXPECTED_ERROR: "I'm sorry, something went wrong on our side, and this message could not be handled.",
 }
 
@@ -29,10 +34,13 @@ _STATUS = {
     Ending.OUT_OF_STEPS: RunStatus.COMPLETED,
     Ending.UNEXPECTED_ERROR: RunStatus.FAILED,
     Ending.CANCELLED: RunStatus.CANCELLED,
+    Ending.NOT_CONFIRMED: RunStatus.CANCELLED,
+    Ending.OUT_OF_TIME: RunStatus.COMPLETED,
+    Ending.OUT_OF_BUDGET: RunStatus.COMPLETED,
 }
 
 #: Endings at which something may still wait for a person.
-_EARLY = (Ending.UNEXPECTED_ERROR, Ending.CANCELLED)
+_EARLY = (Ending.UNEXPECTED_ERROR, Ending.CANCELLED, Ending.NOT_CONFIRMED, Ending.OUT_OF_TIME)
 
 
 class TurnActivities:
@@ -54,8 +62,16 @@ class TurnActivities:
             return Turn(taken=False)
         if taken.has_ended:
             return Turn(taken=True, ended_before=True)
+        if taken.is_cancelled:
+            return Turn(taken=True, is_cancelled=True)
         agent = await self._agents.get(run.tenant_id, taken.agent, taken.agent_version)
-        return Turn(taken=True, max_steps=agent.limits.max_steps, model=agent.model)
+        limits = agent.limits
+        return Turn(
+            taken=True,
+            max_steps=limits.max_steps,
+            model=agent.model,
+            timeout_s=limits.run_timeout.total_seconds(),
+        )
 
     @activity.defn
     async def reclaim_turn(self, run: RunRef) -> None:
@@ -64,7 +80,8 @@ class TurnActivities:
             in_front = await turns.open_before(connection, run.tenant_id, run.run_id)
         for other in in_front:
             if not await self._workflows.is_open(other.workflow_id):
-                await self._end_terminated(run.tenant_id, other.run_id)
+                async with self._database.tenant(run.tenant_id) as connection:
+                    await end_lost(connection, run.tenant_id, other.run_id, TERMINATED)
 
     @activity.defn
     async def finish_turn(self, finish: Finish) -> TurnPassed:
@@ -72,6 +89,7 @@ class TurnActivities:
         status = _STATUS[finish.ending]
         async with self._database.tenant(finish.tenant_id) as connection:
             if finish.ending in _EARLY:
+                await turns.lock(connection, finish.tenant_id, finish.run_id)
                 await withdraw(connection, finish.tenant_id, finish.run_id)
             said = await _said(connection, finish)
             reply = said or _APOLOGIES.get(finish.ending)
@@ -86,15 +104,6 @@ class TurnActivities:
                 error=None if said else _ERRORS.get(finish.ending, finish.ending.value),
             )
         return TurnPassed(next_workflow_id=following)
-
-    async def _end_terminated(self, tenant_id: str, run_id: str) -> None:
-        async with self._database.tenant(tenant_id) as connection:
-            await withdraw(connection, tenant_id, run_id)
-            await turns.end(
-                connection, tenant_id, run_id, status=RunStatus.FAILED, degraded=False, error="terminated from outside"
-            )
-            entry = audit.Entry(kind="run", outcome=RunStatus.FAILED, run_id=run_id, detail="terminated from outside")
-            await audit.append(connection, tenant_id, entry)
 
 
 async def _said(connection: AsyncConnection, finish: Finish) -> str:

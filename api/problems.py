@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from holdfast.domain.errors import (
     Conflict,
     DigestMismatch,
+    Forbidden,
     HoldfastError,
     IdempotencyMismatch,
     InvalidInput,
@@ -31,6 +32,7 @@ _STATUS: Mapping[type[HoldfastError], int] = {
     InvalidInput: 422,
     IdempotencyMismatch: 422,
     Unauthenticated: 401,
+    Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
     DigestMismatch: 412,
@@ -44,6 +46,7 @@ _STATUS: Mapping[type[HoldfastError], int] = {
 _TITLE = {
     400: "Bad request",
     401: "Not authenticated",
+    403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",

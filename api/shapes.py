@@ -81,6 +81,7 @@ class ToolCallShape(BaseModel):
 
     id: str
     object: Literal["tool_call"] = "tool_call"
+    run_id: str
     step: int
     tool: str
     arguments: dict[str, Any] | None
@@ -95,11 +96,12 @@ class ToolCallShape(BaseModel):
     def of(cls, call: ToolCall) -> Self:
         return cls(
             id=call.tool_call_id,
+            run_id=call.run_id,
             step=call.step,
             tool=call.tool,
             arguments=call.arguments,
             status=call.status,
-            effect=call.effect,
+            effect=call.terms.effect,
             attempts=call.attempts,
             result=_result(call.result),
             error=call.error,
@@ -179,6 +181,8 @@ class RunShape(BaseModel):
     message_id: str
     reply: str | None
     error: str | None
+    merged_into: str | None
+    cancelled_by: str | None
     steps: list[StepShape]
     tool_calls: list[ToolCallShape]
     usage: UsageShape
@@ -203,6 +207,8 @@ class RunShape(BaseModel):
             message_id=run.message_id,
             reply=detail.reply,
             error=run.error,
+            merged_into=run.merged_into,
+            cancelled_by=run.cancelled_by,
             steps=[StepShape.of(step) for step in detail.steps],
             tool_calls=[ToolCallShape.of(call) for call in detail.tool_calls],
             usage=UsageShape.of(detail.usage),
@@ -213,10 +219,15 @@ class RunShape(BaseModel):
 
 
 class ConfirmationShape(BaseModel):
-    """What waits, or waited, for a person. Send `arguments_digest` back with the decision."""
+    """What waits, or waited, for a person. Send `arguments_digest` back with the decision.
+
+    `kind` call: may it run? `kind` outcome: it was dispatched, and nobody knows what became of it; that is settled by
+    `POST /v1/tool-calls/{tool_call_id}/resolution`. `approvers`: the roles of which one is needed; none: anybody's.
+    """
 
     id: str
     object: Literal["confirmation"] = "confirmation"
+    kind: str
     status: str
     run_id: str
     conversation_id: str
@@ -225,11 +236,18 @@ class ConfirmationShape(BaseModel):
     tool: str
     arguments: dict[str, Any]
     arguments_digest: str
+    arguments_schema: dict[str, Any] | None
     rule: str
     requested_by: str
+    approvers: list[str]
+    four_eyes: bool
     deadline: datetime
     on_deadline: str
+    remind_at: datetime | None
+    reminded_at: datetime | None
+    escalated_at: datetime | None
     decision: str | None
+    edited_arguments: dict[str, Any] | None
     decided_by: str | None
     decided_via: str | None
     decided_at: datetime | None
@@ -238,10 +256,8 @@ class ConfirmationShape(BaseModel):
 
     @classmethod
     def of(cls, confirmation: Confirmation) -> Self:
-        return cls(
-            id=confirmation.confirmation_id,
-            **{name: value for name, value in vars(confirmation).items() if name != "confirmation_id"},
-        )
+        shown = {name: value for name, value in vars(confirmation).items() if name in cls.model_fields}
+        return cls(id=confirmation.confirmation_id, **shown)
 
 
 def _result(stored: str | None) -> Any:

@@ -19,6 +19,7 @@ from holdfast.services.messages import Messages
 from holdfast.services.models import Models
 from holdfast.services.relay import Relay
 from holdfast.services.runs import Runs
+from holdfast.services.tool_calls import ToolCalls
 from holdfast.store.engine import Database, create_engine
 from holdfast.streaming.run_changes import RunChanges
 from holdfast.temporal import client
@@ -42,6 +43,7 @@ class Services(PoolServices):
     confirmations: Confirmations
     messages: Messages
     runs: Runs
+    tool_calls: ToolCalls
     temporal_ui_url: str | None
     temporal_namespace: str
 
@@ -68,7 +70,8 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 keys=Keys(database, settings.key_pepper.get_secret_value()),
                 models=_models(settings, database),
                 messages=Messages(database, workflows),
-                runs=Runs(database, changes),
+                runs=Runs(database, changes, workflows),
+                tool_calls=ToolCalls(database, workflows),
                 temporal_ui_url=settings.temporal_ui_url,
                 temporal_namespace=temporal.namespace,
             )

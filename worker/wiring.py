@@ -56,7 +56,8 @@ async def wire(settings: WorkerSettings) -> AsyncIterator[Parts]:
     models = load_models(file.models_path, os.environ, allow_demo=settings.environment == "dev")
     agents_yaml.check_aliases(file, models.aliases, models.unusable)
     tools = ToolRegistry(tools_of_modules(file.tool_modules))
-    _warn(models, agents_yaml.warnings(file, tools.names))
+    agents_yaml.check_tools(file, tools.described)
+    _warn(models, agents_yaml.warnings(file, tools.described))
     database = Database(create_engine(settings.database_url.get_secret_value(), settings.database_pool_size))
     runner = ToolRunner()
     try:
@@ -81,13 +82,13 @@ def _activities(
 ) -> Sequence[Callable[..., Any]]:
     catalogue = AgentCatalogue(database)
     turn = TurnActivities(database, catalogue, MessageWorkflows(temporal, settings.task_queue))
-    confirmations = ConfirmationActivities(database, catalogue)
+    confirmations = ConfirmationActivities(database, catalogue, tools)
     return [
         turn.begin_turn,
         turn.reclaim_turn,
         turn.finish_turn,
         ModelActivities(database, catalogue, pool, tools).call_model,
-        ToolActivities(database, tools, runner).execute_tool,
+        ToolActivities(database, catalogue, tools, runner).execute_tool,
         confirmations.request_confirmation,
         confirmations.check_confirmation,
     ]

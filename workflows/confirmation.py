@@ -1,44 +1,72 @@
-"""Waiting for a person: until a decision is read, or the deadline passes.
+"""Waiting for a person: until a decision is read, or the deadline passes, or the run has no more time.
 
 A signal says that there may be something to read, never what was decided: a forged one wakes the wait, finds the
 confirmation pending, and the wait goes on.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from holdfast.domain.confirmations import ConfirmationStatus
-from holdfast.domain.steps import CallRef, ConfirmationCheck, ConfirmationRequested
+from holdfast.domain.steps import CallRef, ConfirmationCheck, ConfirmationOutcome, ConfirmationRequested
 from temporalio import workflow
 
 from workflows import stubs
 
 
 class Decisions:
-    """Which confirmations a signal has named since they were last looked at."""
+    """Which confirmations a signal has named since they were last looked at, and until when any of them is waited for.
+
+    `run_ends_at`: when the run has no more time; None: it has no limit.
+    """
 
     def __init__(self) -> None:
+        self.run_ends_at: datetime | None = None
         self._woken: set[str] = set()
+        self._is_stopped = False
 
     def wake(self, confirmation_id: str) -> None:
         """A signal arrived. Only ids that are waited for are ever looked up, so a stranger's costs nothing."""
         self._woken.add(confirmation_id)
 
-    async def wait_for(self, call: CallRef, tool: str, requested: ConfirmationRequested) -> ConfirmationStatus:
-        """Wait until the confirmation is approved, rejected or expired. No worker's slot is held meanwhile."""
-        while True:
-            deadline_passed = not await self._woken_before(requested, tool)
-            self._woken.discard(requested.confirmation_id)
-            check = ConfirmationCheck(call.tenant_id, call.run_id, requested.confirmation_id, deadline_passed)
-            outcome = await stubs.check_confirmation(check, tool)
-            if outcome.status is not ConfirmationStatus.PENDING:
-                return outcome.status
+    def stop(self) -> None:
+        """The run is to end: whatever is still pending is withdrawn, and nothing is waited for any more."""
+        self._is_stopped = True
 
-    async def _woken_before(self, requested: ConfirmationRequested, tool: str) -> bool:
+    async def wait_for(self, call: CallRef, tool: str, requested: ConfirmationRequested) -> ConfirmationOutcome:
+        """Wait until the confirmation is not pending any more. No worker's slot is held meanwhile."""
+        while True:
+            timer = self._next_timer(requested)
+            has_fired = not await self._woken_before(requested, tool, timer)
+            self._woken.discard(requested.confirmation_id)
+            outcome = await stubs.check_confirmation(self._check(call, requested, timer if has_fired else None), tool)
+            if outcome.status is not ConfirmationStatus.PENDING:
+                return outcome
+            # What is asked may have changed: reminded, or escalated to further people with a later deadline.
+            requested = outcome.requested or requested
+
+    def _next_timer(self, requested: ConfirmationRequested) -> datetime:
+        timers = (requested.remind_at, requested.deadline, self.run_ends_at)
+        return min(timer for timer in timers if timer is not None)
+
+    def _check(self, call: CallRef, requested: ConfirmationRequested, fired: datetime | None) -> ConfirmationCheck:
+        run_is_over = self._is_stopped or (fired is not None and fired == self.run_ends_at)
+        deadline_passed = fired is not None and fired == requested.deadline
+        return ConfirmationCheck(
+            call.tenant_id,
+            call.run_id,
+            requested.confirmation_id,
+            deadline_passed=deadline_passed and not run_is_over,
+            remind=fired is not None and not deadline_passed and not run_is_over,
+            withdraw=run_is_over,
+        )
+
+    async def _woken_before(self, requested: ConfirmationRequested, tool: str, timer: datetime) -> bool:
+        what = f"then {requested.then}" if timer == requested.deadline else "then remind"
         try:
             await workflow.wait_condition(
-                lambda: requested.confirmation_id in self._woken,
-                timeout=max(requested.deadline - workflow.now(), timedelta(0)),
-                timeout_summary=f"{tool} deadline, then reject",
+                lambda: self._is_stopped or requested.confirmation_id in self._woken,
+                timeout=max(timer - workflow.now(), timedelta(0)),
+                timeout_summary=f"{tool} deadline, {what}",
             )
         except TimeoutError:
             return False

@@ -9,7 +9,20 @@ import contextlib
 from datetime import timedelta
 
 from holdfast.domain.confirmations import ConfirmationStatus
-from holdfast.domain.steps import CallRef, Ending, Finish, MessageInput, ModelStep, NextAct, ProposedCall, RunRef, Turn
+from holdfast.domain.steps import (
+    CallRef,
+    ConfirmationOutcome,
+    ConfirmationRequested,
+    Ending,
+    Finish,
+    MessageInput,
+    ModelAnswer,
+    ModelStep,
+    NextAct,
+    ProposedCall,
+    RunRef,
+    Turn,
+)
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
@@ -24,7 +37,11 @@ _PENDING_TOOL = SearchAttributeKey.for_keyword(names.PENDING_TOOL)
 _FIRST_LOOK = timedelta(seconds=5)
 _LONGEST_LOOK = timedelta(hours=1)
 
-_STATE_AT_END = {Ending.UNEXPECTED_ERROR: "failed", Ending.CANCELLED: "cancelled"}
+_STATE_AT_END = {
+    Ending.UNEXPECTED_ERROR: "failed",
+    Ending.CANCELLED: "cancelled",
+    Ending.NOT_CONFIRMED: "cancelled",
+}
 
 
 @workflow.defn(name=names.WORKFLOW)
@@ -40,6 +57,7 @@ class MessageWorkflow:
         self._turn_freed = False
         self._waiting_for: list[str] = []
         self._steps_answered = 0
+        self._early_ending: Ending | None = None
 
     @workflow.run
     async def run(self, message: MessageInput) -> str:
@@ -69,21 +87,42 @@ class MessageWorkflow:
         turn = await self._take_turn()
         if turn.ended_before:
             return None
+        if turn.is_cancelled:
+            return Ending.CANCELLED
+        if turn.timeout_s:
+            self._decisions.run_ends_at = workflow.now() + timedelta(seconds=turn.timeout_s)
+        return await self._work(turn)
+
+    async def _work(self, turn: Turn) -> Ending:
+        is_last = False
         for step in range(1, turn.max_steps + 1):
-            is_last = step == turn.max_steps
-            try:
-                answer = await stubs.call_model(
-                    ModelStep(self._run.tenant_id, self._run.run_id, step, last=is_last), turn.model
-                )
-            except ActivityError as error:
-                if _is_exhausted(error):
-                    return Ending.MODELS_EXHAUSTED
-                raise
-            self._steps_answered = step
-            if not answer.calls:
-                return Ending.REPLIED
+            if self._is_out_of_time():
+                return Ending.OUT_OF_TIME
+            answer = await self._ask(step, turn.model, is_last=is_last or step == turn.max_steps)
+            if isinstance(answer, Ending):
+                return answer
             await asyncio.gather(*(self._handle(call) for call in answer.calls))
+            if self._early_ending is not None:
+                return self._early_ending
+            is_last = answer.tools_used_up
         return Ending.OUT_OF_STEPS
+
+    async def _ask(self, step: int, alias: str, *, is_last: bool) -> ModelAnswer | Ending:
+        """The model's next wishes; or how the run ends, when it has none or is not asked any more."""
+        try:
+            answer = await stubs.call_model(ModelStep(self._run.tenant_id, self._run.run_id, step, last=is_last), alias)
+        except ActivityError as error:
+            if _is_exhausted(error):
+                return Ending.MODELS_EXHAUSTED
+            raise
+        if answer.is_over_budget:
+            return Ending.OUT_OF_BUDGET
+        self._steps_answered = step
+        return answer if answer.calls else Ending.REPLIED
+
+    def _is_out_of_time(self) -> bool:
+        ends_at = self._decisions.run_ends_at
+        return ends_at is not None and workflow.now() >= ends_at
 
     async def _take_turn(self) -> Turn:
         turn = await stubs.begin_turn(self._run)
@@ -115,19 +154,40 @@ class MessageWorkflow:
         if call.act is NextAct.SKIP:
             return
         reference = CallRef(self._run.tenant_id, self._run.run_id, call.tool_call_id)
-        if call.act is NextAct.CONFIRM and not await self._is_confirmed(reference, call.tool):
-            return
-        allowed = timedelta(seconds=call.timeout_s)
-        await stubs.execute_tool(reference, call.tool, allowed, only_reads=call.only_reads)
+        if call.act is NextAct.CONFIRM:
+            requested = await stubs.request_confirmation(reference, call.tool)
+            decided = await self._wait_for_person(reference, call.tool, requested)
+            if decided.status is not ConfirmationStatus.APPROVED:
+                return
+        await self._execute(reference, call)
 
-    async def _is_confirmed(self, call: CallRef, tool: str) -> bool:
-        requested = await stubs.request_confirmation(call, tool)
+    async def _execute(self, reference: CallRef, call: ProposedCall) -> None:
+        """Run a call; again only if its outcome is unknown and a person says so."""
+        allowed = timedelta(seconds=call.timeout_s)
+        while self._early_ending is None:
+            outcome = await stubs.execute_tool(reference, call.tool, allowed, only_reads=call.only_reads)
+            if outcome.asked is None:
+                return
+            resolved = await self._wait_for_person(reference, call.tool, outcome.asked)
+            if not resolved.runs_again:
+                return
+
+    async def _wait_for_person(self, call: CallRef, tool: str, requested: ConfirmationRequested) -> ConfirmationOutcome:
         self._waiting_for.append(tool)
         self._show_waiting()
-        status = await self._decisions.wait_for(call, tool, requested)
+        outcome = await self._decisions.wait_for(call, tool, requested)
         self._waiting_for.remove(tool)
+        if outcome.cancels_run:
+            self._end_early(Ending.NOT_CONFIRMED)
+        elif self._is_out_of_time():
+            self._end_early(Ending.OUT_OF_TIME)
         self._show_waiting()
-        return status is ConfirmationStatus.APPROVED
+        return outcome
+
+    def _end_early(self, ending: Ending) -> None:
+        """End the run when the tools that are running have ended; whatever waits for a person is withdrawn."""
+        self._early_ending = self._early_ending or ending
+        self._decisions.stop()
 
     async def _finish(self, ending: Ending) -> str:
         finish = Finish(self._run.tenant_id, self._run.run_id, ending, self._steps_answered)

@@ -143,6 +143,8 @@ async def execute_tool(call: CallRef, tool: str, allowed: timedelta, *, only_rea
             start_to_close_timeout=allowed + _AROUND_A_TOOL,
             heartbeat_timeout=HEARTBEAT_TIMEOUT,
             retry_policy=_UNTIL_IT_WORKS,
+            # A run that is cancelled ends when it is known what became of its tool, or that this can't be known.
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             summary=f"run {tool}",
         )
     return outcome

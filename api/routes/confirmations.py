@@ -1,6 +1,6 @@
 """`/v1/confirmations`: what waits for a person, and their decision."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,7 +9,7 @@ from api.auth import Authenticated
 from api.shapes import ConfirmationShape, Page, Paging, PathId, QueryId
 from api.wiring import services
 from holdfast.domain.confirmations import ConfirmationStatus, Decision
-from holdfast.services.confirmations import Decided
+from holdfast.services.confirmations import MAX_AT_ONCE, Decided
 
 router = APIRouter(prefix="/v1/confirmations", tags=["confirmations"])
 
@@ -28,7 +28,30 @@ class DecisionBody(BaseModel):
 
     decision: Decision
     arguments_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
-    reason: str | None = Field(default=None, max_length=2000, pattern=r"^[^\x00]*$", description="the model sees it")
+    reason: str | None = Field(
+        default=None,
+        max_length=2000,
+        pattern=r"^[^\x00]*$",
+        description="the model sees it; for respond, it is the answer that the model gets in place of a result",
+    )
+    arguments: dict[str, Any] | None = Field(default=None, description="the new arguments, for edit")
+
+    def decided(self) -> Decided:
+        return Decided(self.decision, self.arguments_digest, self.reason, self.arguments)
+
+
+class OneDecisionBody(DecisionBody):
+    """One decision of several."""
+
+    id: QueryId
+
+
+class DecisionsBody(BaseModel):
+    """Decisions that are made together, or not at all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    decisions: list[OneDecisionBody] = Field(min_length=1, max_length=MAX_AT_ONCE)
 
 
 @router.get("")
@@ -54,8 +77,15 @@ async def get_confirmation(request: Request, caller: Authenticated, confirmation
 async def decide(
     request: Request, caller: Authenticated, confirmation_id: PathId, body: DecisionBody
 ) -> ConfirmationShape:
-    """Decide. 409: decided otherwise, or expired. 412: other arguments than those you were shown."""
-    decided = Decided(body.decision, body.arguments_digest, caller.person, body.reason)
-    return ConfirmationShape.of(
-        await services(request).confirmations.decide(caller.tenant_id, confirmation_id, decided)
-    )
+    """Decide. 403: not yours to decide. 409: decided otherwise, or expired. 412: not the arguments you were shown."""
+    found = await services(request).confirmations.decide(caller, confirmation_id, body.decided())
+    return ConfirmationShape.of(found)
+
+
+@router.post("/decisions")
+async def decide_several(request: Request, caller: Authenticated, body: DecisionsBody) -> Page[ConfirmationShape]:
+    """Decide several confirmations, all of them or none: the first that can't be decided is answered as an error."""
+    decisions = [(one.id, one.decided()) for one in body.decisions]
+    found = await services(request).confirmations.decide_all(caller, decisions)
+    shapes = [ConfirmationShape.of(one) for one in found]
+    return Page.of(shapes, len(shapes), [shape.id for shape in shapes])

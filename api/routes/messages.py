@@ -59,7 +59,8 @@ async def send_message(
 ) -> AcceptedShape | RunShape:
     """Accept a message: 202 once it is stored, or, with `?wait=`, 200 with the run when it has ended by then.
 
-    A run that needs a person's confirmation is answered with 202 at once.
+    A run that needs a person's confirmation is answered with 202 at once. 409: the conversation is busy, and its agent
+    takes no message meanwhile. A message that joined an earlier run (`merged`) is answered by that one.
     """
     message = NewMessage(
         agent=body.agent,
@@ -70,13 +71,13 @@ async def send_message(
         key=_key(idempotency_key, body.message_id),
     )
     found = services(request)
-    accepted = await found.messages.accept(caller.tenant_id, caller.person, message)
+    accepted = await found.messages.accept(caller, message)
     status = RunStatus.QUEUED
     if wait or not accepted.is_new:
         status = await found.runs.wait(caller.tenant_id, accepted.run_id, wait)
     if wait and status not in OPEN:
         response.status_code = 200
-        return RunShape.of(await found.runs.get(caller.tenant_id, accepted.run_id), found)
+        return RunShape.of(await found.runs.answering(caller.tenant_id, accepted.run_id), found)
     return AcceptedShape(
         message_id=accepted.message_id,
         run_id=accepted.run_id,

@@ -27,6 +27,13 @@ async def list_runs(request: Request, caller: Authenticated, query: Annotated[Ru
     return Page.of([RunShape.of(run, found) for run in runs], query.limit, [run.run.run_id for run in runs])
 
 
+@router.post("/{run_id}/cancel")
+async def cancel_run(request: Request, caller: Authenticated, run_id: PathId) -> RunShape:
+    """Stop a run; the transcript stays valid. Answers with the run, which may end a moment later; ended, it stays."""
+    found = services(request)
+    return RunShape.of(await found.runs.cancel(caller, run_id), found)
+
+
 @router.get("/{run_id}")
 async def get_run(
     request: Request,

@@ -28,9 +28,10 @@ def check(
     )
     agents_yaml.check_aliases(file, models.aliases, models.unusable)
     tools = ToolRegistry(tools_of_modules(file.tool_modules))
+    agents_yaml.check_tools(file, tools.described)
     for left_out in models.left_out:
         typer.echo(f"note: {models.path}:{left_out.line}: {left_out.model} is left out: {left_out.variable} is not set")
-    for warning in (*models.warnings, *agents_yaml.warnings(file, tools.names)):
+    for warning in (*models.warnings, *agents_yaml.warnings(file, tools.described)):
         typer.echo(f"warning: {warning}")
     agents_found = ", ".join(agent.name for agent in file.agents)
     typer.echo(

@@ -16,14 +16,15 @@ def _group() -> None:
 def create(
     tenant: Annotated[str, typer.Option(help="The tenant; made, if it is new.")],
     person: Annotated[str, typer.Option(help="Who acts with the key.")],
+    role: Annotated[list[str] | None, typer.Option(help="What the person may decide; give it once for each.")] = None,
 ) -> None:
     """Make a key and print it: it can't be shown again. Needs the API's settings, and reaches the database itself."""
     import asyncio
 
-    typer.echo(asyncio.run(_create(tenant, person)))
+    typer.echo(asyncio.run(_create(tenant, person, role or [])))
 
 
-async def _create(tenant: str, person: str) -> str:
+async def _create(tenant: str, person: str, roles: list[str]) -> str:
     from holdfast.config.settings import ApiSettings, load_settings
     from holdfast.services.keys import Keys
     from holdfast.store.engine import Database, create_engine
@@ -32,6 +33,6 @@ async def _create(tenant: str, person: str) -> str:
     database = Database(create_engine(settings.database_url.get_secret_value(), pool_size=1))
     try:
         await database.check_role()
-        return await Keys(database, settings.key_pepper.get_secret_value()).create(tenant, person)
+        return await Keys(database, settings.key_pepper.get_secret_value()).create(tenant, person, roles)
     finally:
         await database.close()

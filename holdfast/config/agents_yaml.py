@@ -7,14 +7,36 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from holdfast.config.messages import Key, Mistake, configuration_error, did_you_mean
-from holdfast.config.shape import Shape, fit, tag
+from holdfast.config.shape import Shape, fit, tag, wording
 from holdfast.config.yaml_source import YamlSource, read_yaml
-from holdfast.domain.agents import AgentSpec, ConfirmationDefaults, Deadline, Identity, Limits, ToolRule
+from holdfast.domain import expressions
+from holdfast.domain.agents import (
+    AgentSpec,
+    ConfirmationDefaults,
+    Deadline,
+    Escalation,
+    Identity,
+    Limits,
+    OnBusy,
+    OnDeadline,
+    RoleName,
+    ToolRule,
+)
+from holdfast.domain.tools import MAX_ATTEMPTS, Described, Effect, Idempotency, loosened
 
 _NAME_PATTERN: str = AgentSpec.model_json_schema()["properties"]["name"]["pattern"]
 _DURATION_SCHEMA = {"type": "string", "pattern": r"^(\d+(ms|s|m|h|d))+$", "examples": ["90s", "10m", "24h", "1h30m"]}
@@ -36,25 +58,66 @@ def _module_name(name: str) -> str:
     return name
 
 
+_WORD, _MAPPING = tag("word"), tag("mapping")
+
 AgentName = Annotated[str, AfterValidator(_agent_name), WithJsonSchema({"type": "string", "pattern": _NAME_PATTERN})]
 ModuleName = Annotated[str, AfterValidator(_module_name)]
+
+
+#: What says how a person is asked, and does nothing where nobody is.
+_ASKING = {"deadline", "on_deadline", "remind_after", "escalate", "approvers", "four_eyes"}
+
+
+def _expression(text: str) -> str:
+    expressions.check(text)
+    return text
+
+
+class WhenShape(Shape):
+    """A confirmation that depends on the arguments."""
+
+    when: Annotated[str, AfterValidator(_expression)] = Field(
+        description="An expression over the arguments, such as amount > 100; where it can't be told, a person is asked."
+    )
+
+
+def _form_of_confirm(value: Any) -> str:
+    return _MAPPING if isinstance(value, dict | WhenShape) else _WORD
+
+
+Confirm = Annotated[
+    Annotated[Literal["always", "never"], Tag(_WORD)] | Annotated[WhenShape, Tag(_MAPPING)],
+    Discriminator(_form_of_confirm),
+]
 
 
 class RuleShape(Shape):
     """A rule in its long form."""
 
-    confirm: Literal["always", "never"] = Field(description="Whether a person must confirm each call.")
+    confirm: Confirm = Field(description="Whether a person must confirm each call: always, never, or when: EXPRESSION.")
     deadline: Deadline | None = Field(default=None, description="How long a person has to decide.")
-    on_deadline: Literal["reject"] | None = Field(default=None, description="What happens when nobody decides.")
+    on_deadline: OnDeadline | None = Field(default=None, description="What happens when nobody decides.")
+    remind_after: Deadline | None = Field(default=None, description="When people are reminded.")
+    escalate: Escalation | None = Field(default=None, description="Whom else to ask at the deadline, and how long.")
+    approvers: tuple[RoleName, ...] | None = Field(default=None, description="Roles that may decide; any by default.")
+    four_eyes: bool | None = Field(default=None, description="Whoever asked for the run may not decide.")
+    effect: Effect | None = Field(default=None, description="What the tool changes, if its author said no more.")
+    idempotency: Idempotency | None = Field(default=None, description="What makes a second run of a call harmless.")
+    timeout: Deadline | None = Field(default=None, description="When a call is cut.")
+    attempts: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_ATTEMPTS,
+        strict=True,
+        description="How often a call that may be repeated is run.",
+    )
 
     @model_validator(mode="after")
-    def _has_no_deadline_without_confirmation(self) -> Self:
-        if self.confirm == "never" and self.model_fields_set & {"deadline", "on_deadline"}:
-            raise ValueError("deadline and on_deadline do nothing where confirm is 'never'; remove them")
+    def _asks_nobody_how_nobody_is_asked(self) -> Self:
+        idle = sorted(self.model_fields_set & _ASKING)
+        if self.confirm == "never" and idle:
+            raise ValueError(f"nobody is asked where confirm is 'never'; remove {', '.join(idle)}")
         return self
-
-
-_WORD, _MAPPING = tag("word"), tag("mapping")
 
 
 def _form_of_rule(value: Any) -> str:
@@ -75,6 +138,10 @@ class AgentShape(Shape):
     persona: str = Field(default="", description="How it speaks.")
     system_prompt: str = Field(default="", description="The prompt, or the path of a .md or .txt file that holds it.")
     limits: Limits = Field(default=Limits(), description="What one message may take.")
+    confirmation: ConfirmationDefaults = Field(
+        default=ConfirmationDefaults(), description="What holds for each confirmation of this agent."
+    )
+    on_busy: OnBusy = Field(default=OnBusy.QUEUE, description="What a new message does to a busy conversation.")
     tools: dict[Annotated[str, Field(min_length=1)], Rule] = Field(
         default={},
         description="A tool's name, or a pattern with * and ?, and what the agent may do with it. Deny beats confirm "
@@ -121,11 +188,12 @@ def load_agents(path: Path) -> AgentsFile:
     source = read_yaml(path)
     shape = fit(source, FileShape)
     prompts = _read_prompts(source, shape.agents)
+    agents = _agents(source, shape, prompts)
     return AgentsFile(
         path=path,
         models_path=path.parent / shape.models,
         tool_modules=shape.tools,
-        agents=tuple(_agent(name, agent, shape.defaults, prompts[name]) for name, agent in shape.agents.items()),
+        agents=agents,
         source=source,
     )
 
@@ -149,9 +217,58 @@ def check_aliases(
         raise configuration_error(mistakes)
 
 
-def warnings(file: AgentsFile, tool_names: Iterable[str]) -> list[str]:
-    """A line for each rule that can match nothing, because no tool has such a name."""
-    known = list(tool_names)
+def check_tools(file: AgentsFile, tools: Mapping[str, Described]) -> None:
+    """Check that no rule asks for less than the tool's author declared: it would be in vain.
+
+    Raises:
+        ConfigurationError: one does; a line for each.
+    """
+    mistakes = [
+        file.source.mistake(
+            ("agents", agent.name, "tools", rule.pattern),
+            f"{name} of {tool} is declared more strictly by its author",
+            "tighten it, or remove it",
+        )
+        for agent, rule, tool, described in _matches(file, tools)
+        for name in loosened(described.declaration, rule.declaration)
+    ]
+    if mistakes:
+        raise configuration_error(mistakes)
+
+
+def warnings(file: AgentsFile, tools: Mapping[str, Described]) -> list[str]:
+    """A line for each rule that does not do what it seems to.
+
+    One that can match nothing, because no tool has such a name; one whose expression looks at an argument that the tool
+    does not have, so that a person is always asked; one that overrules a tool's author.
+    """
+    return [*_idle(file, list(tools)), *_misled(file, tools), *_overruling(file, tools)]
+
+
+def _matches(file: AgentsFile, tools: Mapping[str, Described]) -> Iterator[tuple[AgentSpec, ToolRule, str, Described]]:
+    for agent in file.agents:
+        for rule in agent.tools:
+            for tool, described in tools.items():
+                if fnmatchcase(tool, rule.pattern):
+                    yield agent, rule, tool, described
+
+
+def _misled(file: AgentsFile, tools: Mapping[str, Described]) -> Iterator[str]:
+    for agent, rule, tool, described in _matches(file, tools):
+        for name in sorted(expressions.names_in(rule.when or "True") - set(described.parameters)):
+            key = ("agents", agent.name, "tools", rule.pattern, "confirm", "when")
+            what = f"{tool} has no argument {name!r}, so a person is always asked"
+            yield str(file.source.mistake(key, what, did_you_mean(name, described.parameters)))
+
+
+def _overruling(file: AgentsFile, tools: Mapping[str, Described]) -> Iterator[str]:
+    for agent, rule, tool, described in _matches(file, tools):
+        if rule.is_explicit and described.declaration.confirm == "always":
+            key = ("agents", agent.name, "tools", rule.pattern)
+            yield str(file.source.mistake(key, f"lets {tool} run unconfirmed, which its author wants confirmed"))
+
+
+def _idle(file: AgentsFile, known: list[str]) -> list[str]:
     idle = [
         ("agents", agent.name, "tools", rule.pattern)
         for agent in file.agents
@@ -177,6 +294,19 @@ class _EditorSchema(GenerateJsonSchema):
         return self.generate_inner(schema["schema"])
 
 
+def _agents(source: YamlSource, shape: FileShape, prompts: dict[str, str]) -> tuple[AgentSpec, ...]:
+    """The agents, of which each part is well and the whole may still make no sense."""
+    found, mistakes = [], []
+    for name, agent in shape.agents.items():
+        try:
+            found.append(_agent(name, agent, shape.defaults, prompts[name]))
+        except ValidationError as error:
+            mistakes += [source.mistake(("agents", name), wording(one)) for one in error.errors(include_url=False)]
+    if mistakes:
+        raise configuration_error(mistakes)
+    return tuple(found)
+
+
 def _agent(name: str, shape: AgentShape, defaults: DefaultsShape, prompt: str) -> AgentSpec:
     return AgentSpec(
         name=name,
@@ -185,7 +315,8 @@ def _agent(name: str, shape: AgentShape, defaults: DefaultsShape, prompt: str) -
         persona=shape.persona,
         system_prompt=prompt,
         limits=_laid_over(defaults.limits, shape.limits),
-        confirmation=defaults.confirmation,
+        confirmation=_laid_over(defaults.confirmation, shape.confirmation),
+        on_busy=shape.on_busy,
         tools=tuple(_rule(pattern, rule) for pattern, rule in shape.tools.items()),
     )
 
@@ -200,9 +331,10 @@ def _rule(pattern: str, rule: Literal["allow", "confirm", "deny"] | RuleShape) -
         return ToolRule(pattern=pattern, verdict=rule)
     return ToolRule(
         pattern=pattern,
-        verdict="confirm" if rule.confirm == "always" else "allow",
-        deadline=rule.deadline,
-        on_deadline=rule.on_deadline,
+        verdict="allow" if rule.confirm == "never" else "confirm",
+        when=rule.confirm.when if isinstance(rule.confirm, WhenShape) else None,
+        is_explicit=rule.confirm == "never",
+        **{name: getattr(rule, name) for name in rule.model_fields_set - {"confirm"}},
     )
 
 

@@ -8,33 +8,68 @@ from typing import Any
 
 import rfc8785
 
+from holdfast.domain.agents import Escalation
+
+
+class ConfirmationKind(StrEnum):
+    """What a person is asked."""
+
+    CALL = "call"  #: may this call run?
+    OUTCOME = "outcome"  #: what became of this call, which was dispatched and never heard of again?
+
 
 class ConfirmationStatus(StrEnum):
     """Where a confirmation stands. It leaves `pending` once, by compare-and-set, and never comes back."""
 
     PENDING = "pending"  #: waits for a person
     APPROVED = "approved"  #: the call may be dispatched, once
-    REJECTED = "rejected"  #: the model is told why
+    REJECTED = "rejected"  #: the model is told why, or is given the person's own answer
+    RESOLVED = "resolved"  #: a person said what became of a call whose outcome was unknown
     EXPIRED = "expired"  #: nobody decided before the deadline
-    WITHDRAWN = "withdrawn"  #: its run ended first: cancelled, or terminated from outside
+    WITHDRAWN = "withdrawn"  #: it is not asked any more: its run ended first, or the call's own result came late
+
+
+FIRST = frozenset({ConfirmationStatus.PENDING})
+
+TRANSITIONS: dict[ConfirmationStatus, frozenset[ConfirmationStatus]] = {
+    ConfirmationStatus.PENDING: frozenset(set(ConfirmationStatus) - {ConfirmationStatus.PENDING}),
+    **{status: frozenset() for status in ConfirmationStatus if status is not ConfirmationStatus.PENDING},
+}
 
 
 class Decision(StrEnum):
-    """What a person can say."""
+    """What a person can say to a call that waits for confirmation."""
 
-    APPROVE = "approve"
-    REJECT = "reject"
+    APPROVE = "approve"  #: run it
+    EDIT = "edit"  #: run it with other arguments, which the person gives
+    REJECT = "reject"  #: don't run it; the model is told why
+    RESPOND = "respond"  #: don't run it; the model is given the person's answer in place of a result
 
     @property
     def status(self) -> ConfirmationStatus:
-        return ConfirmationStatus.APPROVED if self is Decision.APPROVE else ConfirmationStatus.REJECTED
+        runs = self in (Decision.APPROVE, Decision.EDIT)
+        return ConfirmationStatus.APPROVED if runs else ConfirmationStatus.REJECTED
+
+
+class Resolution(StrEnum):
+    """What a person can say of a call whose outcome is unknown."""
+
+    COMMITTED = "committed"  #: it happened
+    FAILED = "failed"  #: it did not happen, and is not to
+    RUN_AGAIN = "run_again"  #: it did not happen, and is to be run again, once
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """A confirmation as it is stored. `rule` says, in the words of the policy, why it was asked."""
+    """A confirmation as it is stored.
+
+    `rule` says, in the words of the policy, why it was asked. `approvers` are the roles of which one is needed to
+    decide; none means that anybody of the tenant may; with `four_eyes`, neither `requested_by`, who wrote the message,
+    nor `sent_by`, whose key it came with. `arguments` are those the model wrote, also after an edit.
+    """
 
     confirmation_id: str
+    kind: ConfirmationKind
     tool_call_id: str
     run_id: str
     conversation_id: str
@@ -42,12 +77,21 @@ class Confirmation:
     tool: str
     arguments: dict[str, Any]
     arguments_digest: str
+    arguments_schema: dict[str, Any] | None
     rule: str
     requested_by: str
+    sent_by: str
+    approvers: tuple[str, ...]
+    four_eyes: bool
     deadline: datetime
     on_deadline: str
+    remind_at: datetime | None
+    reminded_at: datetime | None
+    escalate: Escalation | None
+    escalated_at: datetime | None
     status: ConfirmationStatus
-    decision: Decision | None
+    decision: Decision | Resolution | None
+    edited_arguments: dict[str, Any] | None
     decided_by: str | None
     decided_via: str | None
     decided_at: datetime | None

@@ -4,6 +4,7 @@
     ├── InvalidInput             the caller's fault, says which field
     │   └── IdempotencyMismatch  the same key came with another body
     ├── Unauthenticated          no key, or a wrong one
+    ├── Forbidden                known, but may not do this
     ├── NotFound                 unknown, or another tenant's: nobody can tell which
     ├── Conflict                 the state no longer allows it
     ├── DigestMismatch           the arguments shown are not the arguments stored
@@ -39,6 +40,10 @@ class IdempotencyMismatch(InvalidInput):
 
 class Unauthenticated(HoldfastError):
     """The request carries no API key, or one that is not known."""
+
+
+class Forbidden(HoldfastError):
+    """The caller is known, and may not do this: a role is missing, or it is their own request."""
 
 
 class NotFound(HoldfastError):

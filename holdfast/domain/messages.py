@@ -56,6 +56,15 @@ class PastStep:
 
     text: str
     exchanges: tuple[ToolExchange, ...] = ()
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class JoinedMessage:
+    """What the user wrote while a run was going on; it joined the run before its model call number `step`."""
+
+    step: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ class PastRun:
     user_text: str
     steps: tuple[PastStep, ...] = ()
     reply: str | None = None
+    joined: tuple[JoinedMessage, ...] = ()
 
 
 def is_json(text: str) -> bool:
@@ -91,8 +101,12 @@ def as_chat(system_prompt: str, runs: list[PastRun]) -> list[ChatMessage]:
     chat: list[ChatMessage] = [{"role": "system", "content": system_prompt}]
     for run in runs:
         chat.append({"role": "user", "content": run.user_text})
+        waiting = list(run.joined)
         for step in run.steps:
+            while waiting and waiting[0].step <= step.step:
+                chat.append({"role": "user", "content": waiting.pop(0).text})
             chat.extend(_step_as_chat(step))
+        chat.extend({"role": "user", "content": message.text} for message in waiting)
         if run.reply is not None:
             chat.append({"role": "assistant", "content": run.reply})
     return chat

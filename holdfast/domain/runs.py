@@ -14,10 +14,14 @@ class RunStatus(StrEnum):
     COMPLETED = "completed"  #: a reply is stored
     FAILED = "failed"  #: ended by an error of ours, or terminated from outside
     CANCELLED = "cancelled"  #: stopped on request
+    MERGED = "merged"  #: its message joined the turn of an earlier run, which answers it
 
+
+#: Where a run begins: with its message accepted, or with a message that another run takes in at once.
+FIRST = frozenset({RunStatus.QUEUED, RunStatus.MERGED})
 
 TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
-    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.FAILED, RunStatus.CANCELLED}),
+    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.MERGED}),
     RunStatus.RUNNING: frozenset(
         {RunStatus.REQUIRES_CONFIRMATION, RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED}
     ),
@@ -25,6 +29,7 @@ TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
     RunStatus.COMPLETED: frozenset(),
     RunStatus.FAILED: frozenset(),
     RunStatus.CANCELLED: frozenset(),
+    RunStatus.MERGED: frozenset(),
 }
 
 #: A run that has not ended.
@@ -44,7 +49,10 @@ class RunToStart:
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it is stored. `position` is its place in the conversation, from 1, in order of arrival."""
+    """A run as it is stored. `position` is its place in the conversation, from 1, in order of arrival.
+
+    `merged_into`: the run that answers a merged one's message. `cancelled_by`: who asked for it to be stopped.
+    """
 
     run_id: str
     tenant_id: str
@@ -57,5 +65,7 @@ class Run:
     degraded: bool
     error: str | None
     requested_by: str
+    merged_into: str | None
+    cancelled_by: str | None
     created_at: datetime
     completed_at: datetime | None

@@ -33,13 +33,16 @@ class RunRef:
 class Turn:
     """`taken`: the run has the conversation's turn; otherwise it waits behind an earlier run.
 
-    `ended_before`: the run has ended already, and its workflow was reset by an operator: nothing is left to do.
+    `ended_before`: the run has ended already: its workflow was reset by an operator, or its message has joined
+    another run's turn. `is_cancelled`: it was cancelled before its workflow began. `timeout_s`: how long it may take.
     """
 
     taken: bool
     max_steps: int = 0
     model: str = ""
     ended_before: bool = False
+    is_cancelled: bool = False
+    timeout_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,15 @@ class ProposedCall:
 
 @dataclass(frozen=True)
 class ModelAnswer:
-    """What the model said: tool calls to do, or nothing further, which means that the reply is stored."""
+    """What the model said: tool calls to do, or nothing further, which means that the reply is stored.
+
+    `is_over_budget`: the run has cost as much as it may, and the model was not asked. `tools_used_up`: the run has
+    made as many tool calls as it may, and the next answer is to be the last.
+    """
 
     calls: list[ProposedCall] = field(default_factory=list)
+    is_over_budget: bool = False
+    tools_used_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,34 +98,56 @@ class CallRef:
 
 @dataclass(frozen=True)
 class ConfirmationRequested:
-    """A confirmation that now waits for a person, until `deadline` (UTC)."""
+    """A confirmation that now waits for a person, until `deadline` (UTC); at `remind_at` they are reminded.
+
+    `then` says what happens at the deadline if nobody decides, for the person who reads the timer's name.
+    """
 
     confirmation_id: str
     deadline: datetime
+    remind_at: datetime | None = None
+    then: str = "reject"
 
 
 @dataclass(frozen=True)
 class ConfirmationCheck:
-    """Asks what became of a confirmation. `deadline_passed`: expire it if nobody has decided."""
+    """Asks what became of a confirmation.
+
+    `deadline_passed` and `remind`: the workflow's timer for it has fired. If nobody has decided, the confirmation is
+    expired or escalated, or its people reminded. `withdraw`: the run's own time is up, and it is not asked any more.
+    """
 
     tenant_id: str
     run_id: str
     confirmation_id: str
     deadline_passed: bool
+    remind: bool = False
+    withdraw: bool = False
 
 
 @dataclass(frozen=True)
 class ConfirmationOutcome:
-    """What became of a confirmation; `pending` when whatever woke the workflow decided nothing."""
+    """What became of a confirmation; `pending` when whatever woke the workflow decided nothing.
+
+    `requested`, while it is pending: until when it waits now. `cancels_run`: it expired, and its run is to end.
+    `runs_again`: a person has resolved that the call is to be run again.
+    """
 
     status: ConfirmationStatus
+    requested: ConfirmationRequested | None = None
+    cancels_run: bool = False
+    runs_again: bool = False
 
 
 @dataclass(frozen=True)
 class ToolOutcome:
-    """What became of a tool call. Its result is in the ledger."""
+    """What became of a tool call. Its result is in the ledger.
+
+    `asked`: the outcome is unknown, and a person has been asked for it.
+    """
 
     status: ToolCallStatus
+    asked: ConfirmationRequested | None = None
 
 
 class Ending(StrEnum):
@@ -127,6 +158,9 @@ class Ending(StrEnum):
     MODELS_EXHAUSTED = "models_exhausted"  #: no model answered within the agent's patience
     UNEXPECTED_ERROR = "unexpected_error"  #: an error of ours
     CANCELLED = "cancelled"  #: stopped on request
+    NOT_CONFIRMED = "not_confirmed"  #: nobody confirmed a call in time, and its policy ends the run for it
+    OUT_OF_TIME = "out_of_time"  #: the run took as long as it may
+    OUT_OF_BUDGET = "out_of_budget"  #: the run cost as much as it may
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,54 @@
-"""Deciding a confirmation. The row is set first, by compare-and-set; only then is anybody told anything."""
+"""Deciding a confirmation. The row is set first, by compare-and-set; only then is anybody told anything.
+
+Whatever locks several rows takes them in one order: conversation, run, confirmation, tool call.
+"""
 
 import hmac
+import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast.domain.confirmations import Confirmation, ConfirmationStatus, Decision
-from holdfast.domain.errors import Conflict, DigestMismatch, NotFound, Unavailable
+from holdfast.domain.confirmations import (
+    Confirmation,
+    ConfirmationKind,
+    ConfirmationStatus,
+    Decision,
+    arguments_digest,
+    canonical_digest,
+)
+from holdfast.domain.errors import Conflict, DigestMismatch, Forbidden, InvalidInput, NotFound, Unavailable
+from holdfast.domain.json_schema import Malformed, Schema
+from holdfast.domain.messages import OUTCOME_UNKNOWN
+from holdfast.domain.steps import ConfirmationRequested
+from holdfast.domain.storable import is_storable
 from holdfast.domain.tools import ToolCallStatus
-from holdfast.store import audit, confirmations, outbox, tool_calls
+from holdfast.services.keys import Caller
+from holdfast.store import audit, confirmations, outbox, runs, tool_calls
 from holdfast.store.engine import Database
 from holdfast.temporal.client import MessageWorkflows
 
 log = logging.getLogger(__name__)
 
+#: How many confirmations can be decided at once.
+MAX_AT_ONCE = 100
+
 
 @dataclass(frozen=True)
 class Decided:
-    """What a person decides. `arguments_digest` is that of the arguments they were shown."""
+    """What a person decides. `arguments_digest` is that of the arguments they were shown.
+
+    `arguments` are the new ones of an edit; `reason` is told to the model, and is the answer of a respond.
+    """
 
     decision: Decision
     arguments_digest: str
-    person: str
     reason: str | None = None
+    arguments: dict[str, Any] | None = None
+    via: str = "api"
 
 
 class Confirmations:
@@ -57,33 +82,165 @@ class Confirmations:
                 connection, tenant_id, status=status, run_id=run_id, after=after, limit=limit
             )
 
-    async def decide(self, tenant_id: str, confirmation_id: str, decided: Decided) -> Confirmation:
+    async def decide(self, caller: Caller, confirmation_id: str, decided: Decided) -> Confirmation:
         """Decide a confirmation; the same decision by the same person again answers alike.
 
         Raises:
             NotFound: the tenant has none with this id.
+            Forbidden: the person has none of the roles that may decide, or it is their own request.
             DigestMismatch: the arguments are not those the person was shown.
+            InvalidInput: an edit's arguments don't fit, or a respond has no answer.
             Conflict: it was decided otherwise, or has expired.
             Unavailable: the database does not answer; nothing was decided.
         """
-        async with self._database.tenant(tenant_id) as connection:
-            confirmation = await _find(connection, tenant_id, confirmation_id)
-            if not hmac.compare_digest(confirmation.arguments_digest, decided.arguments_digest):
-                raise DigestMismatch("The arguments that wait for confirmation are not those of this digest.")
-            workflow = await confirmations.workflow_of(connection, tenant_id, confirmation_id)
-            is_first = await _store(connection, tenant_id, confirmation, decided, workflow)
-            confirmation = await _find(connection, tenant_id, confirmation_id)
-        if not is_first and not _is_repeat(confirmation, decided):
-            raise Conflict(_what_stands(confirmation))
-        if is_first:
-            await self._wake(workflow, confirmation_id)
+        (confirmation,) = await self.decide_all(caller, [(confirmation_id, decided)])
         return confirmation
 
-    async def _wake(self, workflow: str, confirmation_id: str) -> None:
-        try:
-            await self._workflows.wake_decided(workflow, confirmation_id)
-        except Unavailable as error:
-            log.warning("decision on %s is stored and will be told by the relay: %s", confirmation_id, error)
+    async def decide_all(self, caller: Caller, decisions: Sequence[tuple[str, Decided]]) -> list[Confirmation]:
+        """Decide several confirmations, all of them or none; answers in their order.
+
+        Raises:
+            HoldfastError: as `decide` does, for the first that can't be decided.
+        """
+        if len({confirmation_id for confirmation_id, _ in decisions}) < len(decisions):
+            raise InvalidInput("decisions", "Each confirmation can be named once.")
+        settled: dict[str, Confirmation] = {}
+        woken: list[tuple[str, str]] = []
+        obstacle: Conflict | None = None
+        async with self._database.tenant(caller.tenant_id) as connection:
+            # In one order for everybody, so that two batches never wait for each other.
+            in_order = sorted(decisions, key=lambda one: one[0])
+            found = [await _find(connection, caller.tenant_id, confirmation_id) for confirmation_id, _ in in_order]
+            await runs.lock(connection, caller.tenant_id, *(confirmation.run_id for confirmation in found))
+            for confirmation_id, decided in in_order:
+                try:
+                    confirmation, workflow = await decide_in(connection, caller, confirmation_id, decided)
+                except Conflict as conflict:
+                    # What a lone caller is told of an expiry must last: it is stored here, where nothing else is.
+                    if len(decisions) > 1:
+                        raise
+                    obstacle = conflict
+                    break
+                settled[confirmation_id] = confirmation
+                if workflow is not None:
+                    woken.append((workflow, confirmation_id))
+        if obstacle is not None:
+            raise obstacle
+        for workflow, confirmation_id in woken:
+            await wake(self._workflows, workflow, confirmation_id)
+        return [settled[confirmation_id] for confirmation_id, _ in decisions]
+
+
+async def wake(workflows: MessageWorkflows, workflow: str, confirmation_id: str) -> None:
+    """Tell a workflow that a confirmation was decided, if Temporal answers; the relay does otherwise."""
+    try:
+        await workflows.wake_decided(workflow, confirmation_id)
+    except Unavailable as error:
+        log.warning("decision on %s is stored and will be told by the relay: %s", confirmation_id, error)
+
+
+async def decide_in(
+    connection: AsyncConnection, caller: Caller, confirmation_id: str, decided: Decided
+) -> tuple[Confirmation, str | None]:
+    """Decide within a transaction that has locked the run; answers with the confirmation, and the workflow to be woken
+    once it is committed.
+
+    Raises:
+        HoldfastError: as `Confirmations.decide` does.
+    """
+    tenant_id = caller.tenant_id
+    confirmation = await _find(connection, tenant_id, confirmation_id)
+    if confirmation.kind is not ConfirmationKind.CALL:
+        raise Conflict("This call was dispatched; say what became of it: POST /v1/tool-calls/{id}/resolution.")
+    check_right(caller, confirmation)
+    if not hmac.compare_digest(confirmation.arguments_digest, decided.arguments_digest):
+        raise DigestMismatch("The arguments that wait for confirmation are not those of this digest.")
+    verdict = _verdict(caller, confirmation, decided)
+    if await _store(connection, tenant_id, confirmation, verdict):
+        workflow = await confirmations.workflow_of(connection, tenant_id, confirmation_id)
+        await outbox.add_decided(connection, tenant_id, confirmation_id, workflow)
+        return await _find(connection, tenant_id, confirmation_id), workflow
+    confirmation = await _find(connection, tenant_id, confirmation_id)
+    if _is_repeat(confirmation, verdict):
+        return confirmation, None
+    raise Conflict(what_stands(confirmation))
+
+
+def check_right(caller: Caller, confirmation: Confirmation) -> None:
+    """Check that a person may decide.
+
+    Raises:
+        Forbidden: they have none of the approvers' roles, or four eyes are wanted and it is their own request.
+    """
+    if confirmation.approvers and not caller.roles & set(confirmation.approvers):
+        raise Forbidden(f"To decide this, one of these roles is needed: {', '.join(confirmation.approvers)}.")
+    if confirmation.four_eyes and caller.person in (confirmation.requested_by, confirmation.sent_by):
+        raise Forbidden("This is your own request; somebody else must decide it.")
+
+
+def may_decide(caller: Caller, confirmation: Confirmation) -> bool:
+    """Whether a person may decide."""
+    try:
+        check_right(caller, confirmation)
+    except Forbidden:
+        return False
+    return True
+
+
+def _verdict(caller: Caller, confirmation: Confirmation, decided: Decided) -> confirmations.Verdict:
+    verdict = confirmations.Verdict(
+        status=decided.decision.status,
+        decision=decided.decision,
+        arguments_digest=decided.arguments_digest,
+        decided_by=caller.person,
+        decided_via=decided.via,
+        reason=decided.reason,
+    )
+    if decided.decision is Decision.RESPOND and not (decided.reason or "").strip():
+        raise InvalidInput("reason", "A respond needs an answer for the model, in `reason`.")
+    if decided.decision is not Decision.EDIT:
+        if decided.arguments is not None:
+            raise InvalidInput("arguments", "Only an edit takes arguments.")
+        return verdict
+    if decided.arguments is None:
+        raise InvalidInput("arguments", "An edit needs the new arguments.")
+    if not is_storable(decided.arguments):
+        raise InvalidInput("arguments", "They hold a NUL or half a surrogate pair, or are nested too deeply.")
+    arguments = _fitted(confirmation, decided.arguments)
+    return replace(
+        verdict,
+        edited_arguments=arguments,
+        edited_digest=_edited_digest(caller.tenant_id, confirmation, arguments),
+    )
+
+
+def _fitted(confirmation: Confirmation, arguments: dict[str, Any]) -> dict[str, Any]:
+    """A person's arguments with the tool's defaults filled in. What runs is checked once more, by the tool itself."""
+    if confirmation.arguments_schema is None:
+        raise InvalidInput("decision", "The arguments of this call can't be edited; reject it instead.")
+    try:
+        Schema(confirmation.arguments_schema).check(arguments)
+    except Malformed as malformed:
+        raise InvalidInput("arguments", f"They don't fit the tool: {malformed}") from None
+    properties = confirmation.arguments_schema.get("properties", {})
+    defaults = {name: part["default"] for name, part in properties.items() if "default" in part}
+    filled = {**defaults, **arguments}
+    # In the order of the tool's signature, as a person was shown them.
+    return {name: filled[name] for name in (*properties, *arguments) if name in filled}
+
+
+def _edited_digest(tenant_id: str, confirmation: Confirmation, arguments: dict[str, Any]) -> str:
+    try:
+        return arguments_digest(
+            tenant_id=tenant_id,
+            run_id=confirmation.run_id,
+            tool_call_id=confirmation.tool_call_id,
+            tool=confirmation.tool,
+            schema_digest=canonical_digest(confirmation.arguments_schema),
+            arguments=arguments,
+        )
+    except ValueError as error:
+        raise InvalidInput("arguments", f"They can't be taken: {error}") from error
 
 
 async def _find(connection: AsyncConnection, tenant_id: str, confirmation_id: str) -> Confirmation:
@@ -94,103 +251,180 @@ async def _find(connection: AsyncConnection, tenant_id: str, confirmation_id: st
 
 
 async def _store(
-    connection: AsyncConnection, tenant_id: str, confirmation: Confirmation, decided: Decided, workflow: str
+    connection: AsyncConnection, tenant_id: str, confirmation: Confirmation, verdict: confirmations.Verdict
 ) -> bool:
-    verdict = confirmations.Verdict(
-        decision=decided.decision,
-        arguments_digest=decided.arguments_digest,
-        decided_by=decided.person,
-        decided_via="api",
-        reason=decided.reason,
-    )
     confirmation_id = confirmation.confirmation_id
-    if await confirmations.decide(connection, tenant_id, confirmation_id, verdict):
-        await settle_call(connection, tenant_id, confirmation, decided.decision.status, decided.person, decided.reason)
-        await outbox.add_decided(connection, tenant_id, confirmation_id, workflow)
-        return True
-    # Too late by the clock, while the deadline's timer has not been heard yet: what this caller is told must last.
-    if await confirmations.is_overdue(connection, tenant_id, confirmation_id):
-        await expire(connection, tenant_id, confirmation)
-    return False
+    if not await confirmations.decide(connection, tenant_id, confirmation_id, verdict):
+        # Too late by the clock, while the deadline's timer has not been heard yet: what this caller is told must last.
+        if not await confirmations.is_overdue(connection, tenant_id, confirmation_id):
+            return False
+        if await expire_or_escalate(connection, tenant_id, confirmation):
+            return False
+        # Further people are being asked from now on, and this one still is.
+        if not await confirmations.decide(connection, tenant_id, confirmation_id, verdict):
+            return False
+    if verdict.edited_arguments is not None and verdict.edited_digest is not None:
+        await tool_calls.edit(
+            connection, tenant_id, confirmation.tool_call_id, verdict.edited_arguments, verdict.edited_digest
+        )
+    await settle_call(connection, tenant_id, confirmation, verdict)
+    return True
+
+
+async def expire_or_escalate(connection: AsyncConnection, tenant_id: str, confirmation: Confirmation) -> bool:
+    """The deadline of a confirmation has passed. True: nobody is asked any more; False: further people are."""
+    if await confirmations.escalate(connection, tenant_id, confirmation):
+        await _record(connection, tenant_id, confirmation, "escalated")
+        return False
+    await expire(connection, tenant_id, confirmation)
+    return True
 
 
 async def expire(connection: AsyncConnection, tenant_id: str, confirmation: Confirmation) -> bool:
     """Expire a pending confirmation and its call. False: it was decided, or expired, before."""
     if not await confirmations.expire(connection, tenant_id, confirmation.confirmation_id):
         return False
-    await settle_call(connection, tenant_id, confirmation, ConfirmationStatus.EXPIRED, None, None)
+    if confirmation.kind is ConfirmationKind.CALL:
+        await _move(connection, tenant_id, confirmation, ToolCallStatus.EXPIRED, error=_EXPIRED)
+    await _went_on(connection, tenant_id, confirmation, ConfirmationStatus.EXPIRED, None)
     return True
 
 
+async def remind(connection: AsyncConnection, tenant_id: str, confirmation: Confirmation) -> None:
+    """Remind the people who are asked, once."""
+    if await confirmations.remind(connection, tenant_id, confirmation.confirmation_id):
+        await _record(connection, tenant_id, confirmation, "reminded")
+
+
 async def withdraw(connection: AsyncConnection, tenant_id: str, run_id: str) -> None:
-    """Withdraw what a run that ends early leaves: nobody shall approve what can't run any more."""
-    for confirmation in await confirmations.withdraw(connection, tenant_id, run_id):
-        await settle_call(connection, tenant_id, confirmation, ConfirmationStatus.WITHDRAWN, None, None)
-    await tool_calls.withdraw(connection, tenant_id, run_id, _WITHDRAWN)
+    """Withdraw what a run that ends early leaves: nobody shall approve what can't run any more.
+
+    What was dispatched, and not heard of again, is called unknown.
+    """
+    for confirmation in await confirmations.withdraw_of_run(connection, tenant_id, run_id):
+        await settle_withdrawn(connection, tenant_id, confirmation, _RUN_ENDED)
+    await tool_calls.withdraw(connection, tenant_id, run_id, _RUN_ENDED)
+    for step, tool_call_id, tool in await tool_calls.abandon(connection, tenant_id, run_id, OUTCOME_UNKNOWN):
+        entry = audit.Entry(
+            kind="tool_call",
+            outcome=ToolCallStatus.AMBIGUOUS,
+            run_id=run_id,
+            step=step,
+            subject_id=tool_call_id,
+            tool=tool,
+        )
+        await audit.append(connection, tenant_id, entry)
 
 
-_WITHDRAWN = "The run ended before this call could be made. It was not run."
+async def withdraw_one(connection: AsyncConnection, tenant_id: str, confirmation_id: str) -> None:
+    """Withdraw one confirmation, since its run's time is up."""
+    for confirmation in await confirmations.withdraw_one(connection, tenant_id, confirmation_id):
+        await settle_withdrawn(connection, tenant_id, confirmation, _RUN_ENDED)
 
-_CALL_STATUS = {
-    ConfirmationStatus.APPROVED: ToolCallStatus.APPROVED,
-    ConfirmationStatus.REJECTED: ToolCallStatus.REJECTED,
-    ConfirmationStatus.EXPIRED: ToolCallStatus.EXPIRED,
-    ConfirmationStatus.WITHDRAWN: ToolCallStatus.WITHDRAWN,
-}
+
+async def settle_withdrawn(connection: AsyncConnection, tenant_id: str, confirmation: Confirmation, error: str) -> None:
+    """Carry a withdrawal over to the tool call, the run, and the record."""
+    if confirmation.kind is ConfirmationKind.CALL:
+        await _move(connection, tenant_id, confirmation, ToolCallStatus.WITHDRAWN, error=error)
+    await _went_on(connection, tenant_id, confirmation, ConfirmationStatus.WITHDRAWN, None)
+
+
+_RUN_ENDED = "The run ended before this call could be made. It was not run."
+_EXPIRED = "Nobody confirmed this call in time. It was not run; do not repeat it."
 
 
 async def settle_call(
+    connection: AsyncConnection, tenant_id: str, confirmation: Confirmation, verdict: confirmations.Verdict
+) -> None:
+    """Carry a decision over to the tool call, with what the model is told of it, to the run, and on record."""
+    match verdict.decision:
+        case Decision.APPROVE | Decision.EDIT:
+            await _move(connection, tenant_id, confirmation, ToolCallStatus.APPROVED)
+        case Decision.RESPOND:
+            result = json.dumps({"answer": verdict.reason, "note": _ANSWERED}, ensure_ascii=False)
+            await _move(connection, tenant_id, confirmation, ToolCallStatus.REJECTED, result=result)
+        case _:
+            error = f"A person rejected this call. Reason: {verdict.reason or 'none given'}. {_NOT_RUN}"
+            await _move(connection, tenant_id, confirmation, ToolCallStatus.REJECTED, error=error)
+    await _went_on(connection, tenant_id, confirmation, verdict.status, verdict)
+
+
+_ANSWERED = "A person answered in the tool's place; the tool was not run."
+_NOT_RUN = "It was not run; do not repeat it."
+
+
+async def _move(
     connection: AsyncConnection,
     tenant_id: str,
     confirmation: Confirmation,
-    status: ConfirmationStatus,
-    person: str | None,
-    reason: str | None,
+    to: ToolCallStatus,
+    result: str | None = None,
+    error: str | None = None,
 ) -> None:
-    """Carry what was decided over to the tool call, with what the model is told of it, to the run, and on record."""
     await tool_calls.move(
         connection,
         tenant_id,
         confirmation.tool_call_id,
         before=ToolCallStatus.AWAITING_CONFIRMATION,
-        to=_CALL_STATUS[status],
-        error=_what_the_model_is_told(status, reason),
+        to=to,
+        result=result,
+        error=error,
     )
+
+
+async def _went_on(
+    connection: AsyncConnection,
+    tenant_id: str,
+    confirmation: Confirmation,
+    status: ConfirmationStatus,
+    verdict: confirmations.Verdict | None,
+) -> None:
     await confirmations.mark_run_going_on(connection, tenant_id, confirmation.run_id)
+    await _record(connection, tenant_id, confirmation, status, verdict)
+
+
+async def _record(
+    connection: AsyncConnection,
+    tenant_id: str,
+    confirmation: Confirmation,
+    outcome: str,
+    verdict: confirmations.Verdict | None = None,
+) -> None:
     entry = audit.Entry(
         kind="confirmation",
-        outcome=status,
+        outcome=outcome,
         run_id=confirmation.run_id,
         subject_id=confirmation.confirmation_id,
         tool=confirmation.tool,
-        person=person,
+        person=verdict.decided_by if verdict else None,
+        detail=verdict.decision if verdict else None,
     )
     await audit.append(connection, tenant_id, entry)
 
 
-def _what_the_model_is_told(status: ConfirmationStatus, reason: str | None) -> str | None:
-    match status:
-        case ConfirmationStatus.REJECTED:
-            return f"A person rejected this call. Reason: {reason or 'none given'}. It was not run; do not repeat it."
-        case ConfirmationStatus.EXPIRED:
-            return "Nobody confirmed this call in time. It was not run; do not repeat it."
-        case ConfirmationStatus.WITHDRAWN:
-            return _WITHDRAWN
-        case _:
-            return None
-
-
-def _is_repeat(confirmation: Confirmation, decided: Decided) -> bool:
-    return (confirmation.decision, confirmation.decided_by, confirmation.reason) == (
-        decided.decision,
-        decided.person,
-        decided.reason,
+def _is_repeat(confirmation: Confirmation, verdict: confirmations.Verdict) -> bool:
+    return (confirmation.decision, confirmation.decided_by, confirmation.reason, confirmation.edited_arguments) == (
+        verdict.decision,
+        verdict.decided_by,
+        verdict.reason,
+        verdict.edited_arguments,
     )
 
 
-def _what_stands(confirmation: Confirmation) -> str:
+def what_stands(confirmation: Confirmation) -> str:
+    """Why a confirmation can't be decided any more, in a sentence."""
     if confirmation.status is ConfirmationStatus.EXPIRED:
         return f"The confirmation expired at {confirmation.deadline.isoformat()}."
     if confirmation.status is ConfirmationStatus.WITHDRAWN:
-        return "The confirmation was withdrawn, since its run has ended."
+        return f"The confirmation was withdrawn: {confirmation.decided_via}."
     return f"The confirmation was {confirmation.status} by {confirmation.decided_by}."
+
+
+def as_requested(confirmation: Confirmation) -> ConfirmationRequested:
+    """A confirmation as the workflow waits for it."""
+    return ConfirmationRequested(
+        confirmation_id=confirmation.confirmation_id,
+        deadline=confirmation.deadline,
+        remind_at=confirmation.remind_at if confirmation.reminded_at is None else None,
+        then=confirmation.on_deadline,
+    )

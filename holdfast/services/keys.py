@@ -2,8 +2,10 @@
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from holdfast.domain.errors import InvalidInput, Unauthenticated
@@ -14,16 +16,19 @@ from holdfast.store.engine import Database
 #: How long a key that was found stays known without asking the database, in seconds.
 _REMEMBERED_S = 5.0
 
+_ROLE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
 #: How many keys are remembered at once.
 _REMEMBERED_KEYS = 10_000
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who makes a request: the tenant and the person are the key's, never the body's."""
+    """Who makes a request: the tenant, the person and the roles are the key's, never the body's."""
 
     tenant_id: str
     person: str
+    roles: frozenset[str] = frozenset()
 
 
 class Keys:
@@ -34,25 +39,33 @@ class Keys:
         self._pepper = pepper.encode()
         self._remembered: dict[bytes, tuple[float, Caller]] = {}
 
-    async def create(self, tenant_id: str, person: str) -> str:
+    async def create(self, tenant_id: str, person: str, roles: Collection[str] = ()) -> str:
         """Make a key (and its tenant, if it is new) and answer with it: it can't be shown again.
 
+        Args:
+            tenant_id: whose it is.
+            person: who acts with it.
+            roles: what the person may decide: a confirmation whose policy names approvers needs one of their roles.
+
         Raises:
-            InvalidInput: the tenant's name is not lower-case letters, digits, `-` and `_`.
+            InvalidInput: the tenant's name is not lower-case letters, digits, `-` and `_`, or a role's is not.
         """
         key = f"hf_{secrets.token_urlsafe(32)}"
-        await self.store(tenant_id, person, key)
+        await self.store(tenant_id, person, key, roles)
         return key
 
-    async def store(self, tenant_id: str, person: str, key: str) -> None:
+    async def store(self, tenant_id: str, person: str, key: str, roles: Collection[str] = ()) -> None:
         """Make a key known that was made elsewhere; known already, it stays."""
         _check_tenant(tenant_id)
+        for role in roles:
+            if not _ROLE.fullmatch(role):
+                raise InvalidInput("role", f"{role!r} is not a role's name: use lower-case letters, digits, - and _.")
         async with self._database.key_lookup(self._hash(key)) as connection:
             if await keys.find(connection, self._hash(key)) is not None:
                 return
         async with self._database.tenant(tenant_id) as connection:
             await keys.add_tenant(connection, tenant_id)
-            await keys.add(connection, tenant_id, new_key_id(), self._hash(key), person)
+            await keys.add(connection, tenant_id, new_key_id(), self._hash(key), person, sorted(set(roles)))
 
     async def caller(self, key: str) -> Caller:
         """Who a key belongs to.
@@ -76,7 +89,7 @@ class Keys:
             row = await keys.find(connection, key_hash)
         if row is None or not hmac.compare_digest(row.key_hash, key_hash):
             raise Unauthenticated("The API key is not known.")
-        return Caller(tenant_id=row.tenant_id, person=row.person)
+        return Caller(tenant_id=row.tenant_id, person=row.person, roles=frozenset(row.roles))
 
     def _hash(self, key: str) -> bytes:
         return hmac.digest(self._pepper, key.encode(errors="replace"), hashlib.sha256)

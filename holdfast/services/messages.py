@@ -12,9 +12,13 @@ from holdfast.domain.confirmations import canonical_digest
 from holdfast.domain.errors import IdempotencyMismatch, InvalidInput, NotFound, Unavailable
 from holdfast.domain.ids import new_conversation_id, new_message_id, new_run_id, workflow_id
 from holdfast.domain.messages import MAX_TEXT_CHARACTERS, Message, NewMessage
-from holdfast.domain.runs import RunToStart
+from holdfast.domain.runs import RunStatus, RunToStart
 from holdfast.domain.storable import is_storable
-from holdfast.store import agents, messages
+from holdfast.services.arrivals import Arrival, arrive
+from holdfast.services.confirmations import wake
+from holdfast.services.keys import Caller
+from holdfast.services.runs import cancel
+from holdfast.store import messages, turns
 from holdfast.store.engine import Database
 from holdfast.temporal.client import MessageWorkflows
 
@@ -41,28 +45,38 @@ class Messages:
         self._database = database
         self._workflows = workflows
 
-    async def accept(self, tenant_id: str, person: str, message: NewMessage) -> Accepted:
+    async def accept(self, caller: Caller, message: NewMessage) -> Accepted:
         """Accept a message and start its run; when Temporal does not answer, the relay starts it later.
+
+        In a busy conversation the agent's `on_busy` says what happens. A plain "yes" or "no" from somebody who may
+        decide the one call that waits for a person there is that decision.
 
         Raises:
             InvalidInput: the text is empty, too long or can't be stored, or there is no such agent.
             IdempotencyMismatch: the key was used before with another message.
             NotFound: there is no such conversation.
+            Conflict: the conversation is busy, and its agent takes no message meanwhile; nothing was accepted.
             Unavailable: the database does not answer; nothing was accepted.
         """
         _check(message)
         fingerprint = _fingerprint(message)
+        tenant_id = caller.tenant_id
         try:
             async with self._database.tenant(tenant_id) as connection:
+                conversation = await _conversation(connection, tenant_id, message)
+                # After the conversation is locked: a repeat that waited for the first delivery finds it.
                 if message.key is not None:
                     first = await messages.accepted_under_key(connection, tenant_id, message.key)
                     if first is not None:
                         return _repeat(first, fingerprint)
-                run = await _insert(connection, tenant_id, person, message, fingerprint)
+                arrival = await arrive(connection, caller, message, conversation)
+                run = await _insert(connection, caller, message, fingerprint, arrival)
         except IntegrityError:
             # Another delivery under the same key was committed in the meantime: that one is the first.
             return await self._find_first(tenant_id, message, fingerprint)
-        await self._start(run)
+        if arrival.answered_by is None:
+            await self._start(run)
+        await self._tell(arrival)
         return Accepted(run.message_id, run.conversation_id, run.run_id, is_new=True)
 
     async def in_conversation(
@@ -92,13 +106,24 @@ class Messages:
         except Unavailable as error:
             log.warning("run %s is accepted and will be started by the relay: %s", run.run_id, error)
 
+    async def _tell(self, arrival: Arrival) -> None:
+        for workflow, confirmation_id in arrival.woken:
+            await wake(self._workflows, workflow, confirmation_id)
+        if arrival.cancelled is not None:
+            await cancel(self._workflows, arrival.cancelled)
+
+
+async def _conversation(connection: AsyncConnection, tenant_id: str, message: NewMessage) -> turns.Conversation | None:
+    """The conversation that a message goes to, locked; None: it begins one, or there is none with this id."""
+    if message.conversation_id is None:
+        return None
+    return await turns.look(connection, tenant_id, message.conversation_id)
+
 
 async def _insert(
-    connection: AsyncConnection, tenant_id: str, person: str, message: NewMessage, fingerprint: str
+    connection: AsyncConnection, caller: Caller, message: NewMessage, fingerprint: str, arrival: Arrival
 ) -> RunToStart:
-    version = await agents.latest_version(connection, tenant_id, message.agent)
-    if version is None:
-        raise InvalidInput("agent", f"There is no agent {message.agent!r}.")
+    tenant_id = caller.tenant_id
     run = RunToStart(
         tenant_id=tenant_id,
         run_id=new_run_id(),
@@ -108,8 +133,12 @@ async def _insert(
     )
     row = {
         **asdict(run),
-        "agent_version": version,
-        "requested_by": message.sender or person,
+        "agent_version": arrival.agent_version,
+        "requested_by": message.sender or caller.person,
+        "sent_by": caller.person,
+        "on_busy": arrival.on_busy,
+        "merged_into": arrival.answered_by,
+        "status": RunStatus.QUEUED if arrival.answered_by is None else RunStatus.MERGED,
         "text": message.text,
         "idempotency_key": message.key,
         "fingerprint": fingerprint,

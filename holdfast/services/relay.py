@@ -71,10 +71,15 @@ class Relay:
 
     async def _say(self, word: Word) -> bool:
         try:
-            if word.kind == "start":
-                await self._start(word)
-            else:
-                await self._workflows.wake_decided(word.workflow_id, word.subject_id or "")
+            match word.kind:
+                case "start":
+                    await self._start(word)
+                case "cancel":
+                    await self._workflows.cancel(word.workflow_id)
+                case "freed":
+                    await self._workflows.wake_freed(word.workflow_id)
+                case _:
+                    await self._workflows.wake_decided(word.workflow_id, word.subject_id or "")
         except HoldfastError as error:
             log.warning("the relay could not reach Temporal for run %s: %s", word.run_id, error)
             return False

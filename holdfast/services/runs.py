@@ -1,17 +1,24 @@
 """Runs as their readers see them: state, steps, tool calls, usage, reply."""
 
+import logging
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast.domain.errors import NotFound
+from holdfast.domain.errors import NotFound, Unavailable
+from holdfast.domain.ids import workflow_id
 from holdfast.domain.model_calls import Usage
 from holdfast.domain.runs import OPEN, Run, RunStatus
 from holdfast.domain.tools import ToolCall
-from holdfast.store import messages, runs, steps, tool_calls
+from holdfast.services.confirmations import withdraw
+from holdfast.services.keys import Caller
+from holdfast.store import audit, messages, outbox, runs, steps, tool_calls, turns
 from holdfast.store.engine import Database
 from holdfast.store.steps import Step
 from holdfast.streaming.run_changes import RunChanges
+from holdfast.temporal.client import MessageWorkflows
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,9 @@ class RunDetail:
 class Runs:
     """Reads runs, and waits for them."""
 
-    def __init__(self, database: Database, changes: RunChanges) -> None:
+    def __init__(self, database: Database, changes: RunChanges, workflows: MessageWorkflows) -> None:
         self._database = database
+        self._workflows = workflows
         self._changes = changes
 
     async def get(self, tenant_id: str, run_id: str) -> RunDetail:
@@ -44,6 +52,32 @@ class Runs:
                 raise NotFound("run", run_id)
             (detail,) = await _details(connection, tenant_id, [run])
             return detail
+
+    async def answering(self, tenant_id: str, run_id: str) -> RunDetail:
+        """The run that answers a run's message: itself, or the one that it was merged into.
+
+        Raises:
+            NotFound: the tenant has none with this id.
+        """
+        found = await self.get(tenant_id, run_id)
+        return found if found.run.merged_into is None else await self.get(tenant_id, found.run.merged_into)
+
+    async def cancel(self, caller: Caller, run_id: str) -> RunDetail:
+        """Stop a run; answers with it as it is then, which may be before its end. One that has ended stays as it is.
+
+        It makes no further step; the model call and the tool that are running are cut off where they can be, and a
+        tool call that was handed out has an unknown outcome.
+
+        Raises:
+            NotFound: the tenant has none with this id.
+        """
+        async with self._database.tenant(caller.tenant_id) as connection:
+            if await runs.find(connection, caller.tenant_id, run_id) is None:
+                raise NotFound("run", run_id)
+            workflow = await ask_to_cancel(connection, caller, run_id)
+        if workflow is not None:
+            await cancel(self._workflows, workflow)
+        return await self.get(caller.tenant_id, run_id)
 
     async def page(self, tenant_id: str, *, status: RunStatus | None, after: str | None, limit: int) -> list[RunDetail]:
         """A page of runs, newest first."""
@@ -71,6 +105,44 @@ class Runs:
 def _needs_no_waiting(status: RunStatus) -> bool:
     # A run that waits for a person may do so for days; whoever waits for the run is better told at once.
     return status not in OPEN or status is RunStatus.REQUIRES_CONFIRMATION
+
+
+async def ask_to_cancel(connection: AsyncConnection, caller: Caller, run_id: str) -> str | None:
+    """Take note, durably, that a run is to be stopped. Answers with its workflow; None: it has ended, or was asked."""
+    tenant_id = caller.tenant_id
+    if not await runs.ask_to_cancel(connection, tenant_id, run_id, caller.person):
+        return None
+    run = await runs.get(connection, tenant_id, run_id)
+    workflow = workflow_id(tenant_id, run.agent, run.message_id)
+    await outbox.add_cancel(connection, tenant_id, run_id, workflow)
+    entry = audit.Entry(kind="run", outcome="cancel requested", run_id=run_id, person=caller.person)
+    await audit.append(connection, tenant_id, entry)
+    return workflow
+
+
+async def cancel(workflows: MessageWorkflows, workflow: str) -> None:
+    """Ask Temporal to cancel a workflow, if it answers; the relay does otherwise."""
+    try:
+        await workflows.cancel(workflow)
+    except Unavailable as error:
+        log.warning("a cancellation is stored and will be told by the relay: %s", error)
+
+
+#: Why a run ended whose workflow was ended by somebody else.
+TERMINATED = "terminated from outside"
+
+
+async def end_lost(connection: AsyncConnection, tenant_id: str, run_id: str, why: str) -> None:
+    """End a run whose workflow does not run any more, and wake the next one of its conversation."""
+    await turns.lock(connection, tenant_id, run_id)
+    if await runs.status_of_itself(connection, tenant_id, run_id) not in OPEN:
+        return
+    await withdraw(connection, tenant_id, run_id)
+    following = await turns.end(connection, tenant_id, run_id, status=RunStatus.FAILED, degraded=False, error=why)
+    if following is not None:
+        await outbox.add_freed(connection, tenant_id, run_id, following)
+    entry = audit.Entry(kind="run", outcome=RunStatus.FAILED, run_id=run_id, detail=why)
+    await audit.append(connection, tenant_id, entry)
 
 
 async def _details(connection: AsyncConnection, tenant_id: str, found: list[Run]) -> list[RunDetail]:

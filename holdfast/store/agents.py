@@ -1,21 +1,44 @@
 """Agents, versioned: a run keeps the version it was accepted with."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast.domain.agents import AgentSpec
+from holdfast.domain.agents import AgentSpec, OnBusy
 from holdfast.store.tables import agents
 
 _LATEST_VERSION = text("SELECT max(version) FROM agents WHERE tenant_id = :tenant_id AND name = :name")
+
+_RECEPTION = text("""
+SELECT version, spec ->> 'on_busy' AS on_busy, spec -> 'confirmation' ->> 'on_message' AS on_message
+FROM agents WHERE tenant_id = :tenant_id AND name = :name ORDER BY version DESC LIMIT 1
+""")
+
+
+@dataclass(frozen=True)
+class Reception:
+    """How the newest version of an agent takes a new message."""
+
+    version: int
+    on_busy: OnBusy
+    withdraws: bool
 
 
 async def latest_version(connection: AsyncConnection, tenant_id: str, name: str) -> int | None:
     """The newest version of an agent; None: the tenant has no such agent."""
     version: int | None = await connection.scalar(_LATEST_VERSION, {"tenant_id": tenant_id, "name": name})
     return version
+
+
+async def reception(connection: AsyncConnection, tenant_id: str, name: str) -> Reception | None:
+    """How an agent takes a new message; None: the tenant has no such agent."""
+    row = (await connection.execute(_RECEPTION, {"tenant_id": tenant_id, "name": name})).one_or_none()
+    if row is None:
+        return None
+    return Reception(row.version, OnBusy(row.on_busy or OnBusy.QUEUE), row.on_message == "withdraw")
 
 
 async def load(connection: AsyncConnection, tenant_id: str, name: str, version: int) -> AgentSpec:

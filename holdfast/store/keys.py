@@ -14,12 +14,14 @@ async def add_tenant(connection: AsyncConnection, tenant_id: str) -> None:
     await connection.execute(insert(tenants).values(tenant_id=tenant_id).on_conflict_do_nothing())
 
 
-async def add(connection: AsyncConnection, tenant_id: str, key_id: str, key_hash: bytes, person: str) -> None:
+async def add(
+    connection: AsyncConnection, tenant_id: str, key_id: str, key_hash: bytes, person: str, roles: list[str]
+) -> None:
     """Store a key by its hash."""
-    values = {"tenant_id": tenant_id, "key_id": key_id, "key_hash": key_hash, "person": person}
+    values = {"tenant_id": tenant_id, "key_id": key_id, "key_hash": key_hash, "person": person, "roles": roles}
     await connection.execute(insert(api_keys).values(values))
 
 
 async def find(connection: AsyncConnection, key_hash: bytes) -> Any | None:
-    """The key with this hash: tenant_id, key_id, key_hash, person. Needs `Database.key_lookup`."""
+    """The key with this hash: tenant_id, key_id, key_hash, person, roles. Needs `Database.key_lookup`."""
     return (await connection.execute(select(api_keys).where(api_keys.c.key_hash == key_hash))).one_or_none()

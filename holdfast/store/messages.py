@@ -7,7 +7,16 @@ from sqlalchemy import bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast.domain.messages import OUTCOME_UNKNOWN, Message, PastRun, PastStep, RequestedToolCall, Role, ToolExchange
+from holdfast.domain.messages import (
+    OUTCOME_UNKNOWN,
+    JoinedMessage,
+    Message,
+    PastRun,
+    PastStep,
+    RequestedToolCall,
+    Role,
+    ToolExchange,
+)
 from holdfast.domain.tools import ToolCallStatus
 from holdfast.store.tables import messages
 
@@ -27,9 +36,11 @@ conversation AS (
 _ACCEPT = """
 WITH {conversation},
 run AS (
-  INSERT INTO runs (tenant_id, run_id, conversation_id, message_id, agent, agent_version, position, requested_by)
+  INSERT INTO runs (tenant_id, run_id, conversation_id, message_id, agent, agent_version, position, requested_by,
+                    sent_by, on_busy, status, merged_into, completed_at)
   SELECT :tenant_id, :run_id, :conversation_id, :message_id, :agent, CAST(:agent_version AS int), last_position,
-         :requested_by
+         :requested_by, :sent_by, :on_busy, :status, :merged_into,
+         CASE WHEN :status = 'merged' THEN clock_timestamp() END
   FROM conversation RETURNING run_id
 ),
 message AS (
@@ -38,9 +49,11 @@ message AS (
   SELECT :tenant_id, :message_id, :conversation_id, run_id, 'user', :text, :idempotency_key, :fingerprint, :sender,
          :metadata
   FROM run
+), told AS (
+  INSERT INTO outbox (tenant_id, kind, workflow_id, run_id)
+  SELECT :tenant_id, 'start', :workflow_id, run_id FROM run WHERE :status = 'queued'
 )
-INSERT INTO outbox (tenant_id, kind, workflow_id, run_id)
-SELECT :tenant_id, 'start', :workflow_id, run_id FROM run RETURNING outbox_id
+SELECT run_id FROM run
 """
 _ACCEPT_INTO_NEW = text(_ACCEPT.format(conversation=_NEW_CONVERSATION)).bindparams(bindparam("metadata", type_=JSONB))
 _ACCEPT_INTO_KNOWN = text(_ACCEPT.format(conversation=_KNOWN_CONVERSATION)).bindparams(
@@ -70,12 +83,18 @@ SELECT r.run_id,
          AS user_text,
        (SELECT text FROM messages m WHERE m.tenant_id = r.tenant_id AND m.run_id = r.run_id AND m.role = 'assistant')
          AS reply,
+       (SELECT json_agg(json_build_array(other.merged_at_step, m.text) ORDER BY other.position)
+        FROM runs other
+        JOIN messages m ON m.tenant_id = other.tenant_id AND m.run_id = other.run_id AND m.role = 'user'
+        WHERE other.tenant_id = r.tenant_id AND other.conversation_id = r.conversation_id
+          AND other.merged_into = r.run_id AND other.merged_at_step IS NOT NULL) AS joined,
        t.step, t.step_text, t.tool_call_id, t.tool, t.arguments_raw, left(t.result, :characters) AS result,
-       length(t.result) AS result_length, t.error, t.status
+       length(t.result) AS result_length, t.error, t.status, t.edited, t.arguments
 FROM runs this
 CROSS JOIN LATERAL (
   SELECT * FROM runs own
   WHERE own.tenant_id = this.tenant_id AND own.conversation_id = this.conversation_id AND own.position <= this.position
+    AND own.status <> 'merged'
   ORDER BY own.position DESC LIMIT :runs
 ) r
 LEFT JOIN LATERAL (
@@ -151,8 +170,9 @@ def _past_run(rows: list[Any]) -> PastRun:
         if row.step is not None:
             texts[row.step] = row.step_text
             exchanges.setdefault(row.step, []).append(_exchange(row))
-    steps = tuple(PastStep(texts[step], tuple(calls)) for step, calls in exchanges.items())
-    return PastRun(user_text=rows[0].user_text, steps=steps, reply=rows[0].reply)
+    steps = tuple(PastStep(texts[step], tuple(calls), step) for step, calls in exchanges.items())
+    joined = tuple(JoinedMessage(step, text) for step, text in rows[0].joined or ())
+    return PastRun(user_text=rows[0].user_text, steps=steps, reply=rows[0].reply, joined=joined)
 
 
 def _exchange(row: Any) -> ToolExchange:
@@ -166,7 +186,10 @@ def _shown(row: Any) -> str | None:
         error = OUTCOME_UNKNOWN if row.status == ToolCallStatus.DISPATCHED else row.error
         return None if error is None else json.dumps({"error": error})
     missing = row.result_length - len(row.result)
-    return row.result if not missing else f"{row.result}\n[cut: {missing} of {row.result_length} characters left out]"
+    shown = row.result if not missing else f"{row.result}\n[cut: {missing} of {row.result_length} characters left out]"
+    if row.edited:
+        return f"[A person changed the arguments before this ran, to {json.dumps(row.arguments)}]\n{shown}"
+    return str(shown)
 
 
 def _message(row: Any) -> Message:

@@ -1,8 +1,10 @@
 """The outbox: words to Temporal that were committed with what they tell of, and wait until somebody has heard them.
 
-`start` waits until the run's workflow has begun its turn, `decided` until the workflow has read the decision; whoever
-reads removes the row in the same transaction. What is still here when it is due was lost on the way, and is said again
-by `holdfast.services.relay`. A word said twice does no harm: a workflow's id starts it once, and a signal only wakes.
+`start` waits until the run's workflow has begun its turn, `decided` until the workflow has read the decision, `cancel`
+until Temporal has taken the request or the run has ended, `freed` until the workflow that waits for the turn was woken;
+whoever reads a start or a decision removes the row in the same transaction. What is still here when it is due was lost
+on the way, and is said again by `holdfast.services.relay`. A word said twice does no harm: a workflow's id starts it
+once, and a signal only wakes.
 """
 
 from dataclasses import dataclass
@@ -16,6 +18,10 @@ _ADD_DECIDED = text("""
 INSERT INTO outbox (tenant_id, kind, workflow_id, run_id, subject_id)
 SELECT tenant_id, 'decided', :workflow_id, run_id, confirmation_id FROM confirmations
 WHERE tenant_id = :tenant_id AND confirmation_id = :confirmation_id
+""")
+
+_ADD = text("""
+INSERT INTO outbox (tenant_id, kind, workflow_id, run_id) VALUES (:tenant_id, :kind, :workflow_id, :run_id)
 """)
 
 _HEARD_START = text("DELETE FROM outbox WHERE tenant_id = :tenant_id AND run_id = :run_id AND kind = 'start'")
@@ -41,7 +47,7 @@ _REMOVE = text("DELETE FROM outbox WHERE outbox_id = ANY(:outbox_ids)")
 
 @dataclass(frozen=True)
 class Word:
-    """One word to Temporal: start this run's workflow, or wake it for this confirmation."""
+    """One word to Temporal about a run's workflow: start it, wake it for a confirmation or for the turn, cancel it."""
 
     tenant_id: str
     outbox_id: int
@@ -55,6 +61,18 @@ async def add_decided(connection: AsyncConnection, tenant_id: str, confirmation_
     """Have the workflow woken for a decision."""
     values = {"tenant_id": tenant_id, "confirmation_id": confirmation_id, "workflow_id": workflow_id}
     await connection.execute(_ADD_DECIDED, values)
+
+
+async def add_cancel(connection: AsyncConnection, tenant_id: str, run_id: str, workflow_id: str) -> None:
+    """Have the workflow of a run cancelled."""
+    values = {"tenant_id": tenant_id, "kind": "cancel", "workflow_id": workflow_id, "run_id": run_id}
+    await connection.execute(_ADD, values)
+
+
+async def add_freed(connection: AsyncConnection, tenant_id: str, run_id: str, workflow_id: str) -> None:
+    """Have the workflow of a queued run look for its turn."""
+    values = {"tenant_id": tenant_id, "kind": "freed", "workflow_id": workflow_id, "run_id": run_id}
+    await connection.execute(_ADD, values)
 
 
 async def heard_start(connection: AsyncConnection, tenant_id: str, run_id: str) -> None:

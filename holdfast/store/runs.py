@@ -1,5 +1,7 @@
 """Runs: reading them, one or a page."""
 
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Select, select, text
@@ -8,7 +10,35 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from holdfast.domain.runs import Run, RunStatus
 from holdfast.store.tables import runs
 
-_STATUS = text("SELECT status FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id")
+# A merged run goes as the one that answers its message does.
+_STATUS = text("""
+SELECT coalesce(answering.status, this.status) AS status FROM runs this
+LEFT JOIN runs answering ON answering.tenant_id = this.tenant_id AND answering.run_id = this.merged_into
+WHERE this.tenant_id = :tenant_id AND this.run_id = :run_id
+""")
+
+_BEFORE_STEP = text("""
+SELECT this.agent, this.agent_version,
+       EXISTS (SELECT FROM steps s WHERE s.tenant_id = this.tenant_id AND s.run_id = this.run_id AND s.step = :step)
+         AS is_answered,
+       coalesce((SELECT sum(s.cost_usd) FROM steps s WHERE s.tenant_id = this.tenant_id AND s.run_id = this.run_id), 0)
+         AS cost_usd,
+       EXISTS (SELECT FROM runs later WHERE later.tenant_id = this.tenant_id
+         AND later.conversation_id = this.conversation_id AND later.position > this.position
+         AND later.status = 'queued' AND later.on_busy = 'steer') AS is_steered
+FROM runs this WHERE this.tenant_id = :tenant_id AND this.run_id = :run_id
+""")
+
+_LOCK = text("""
+SELECT FROM runs WHERE tenant_id = :tenant_id AND run_id = ANY(:run_ids) ORDER BY run_id FOR NO KEY UPDATE
+""")
+
+_ASK_TO_CANCEL = text("""
+UPDATE runs SET cancelled_by = :person
+WHERE tenant_id = :tenant_id AND run_id = :run_id AND cancelled_by IS NULL
+  AND status IN ('queued', 'running', 'requires_confirmation')
+RETURNING run_id
+""")
 
 
 async def find(connection: AsyncConnection, tenant_id: str, run_id: str) -> Run | None:
@@ -26,6 +56,49 @@ async def status_of(connection: AsyncConnection, tenant_id: str, run_id: str) ->
     """A run's status, by the cheapest query there is."""
     status = await connection.scalar(_STATUS, {"tenant_id": tenant_id, "run_id": run_id})
     return None if status is None else RunStatus(status)
+
+
+@dataclass(frozen=True)
+class BeforeStep:
+    """What is to be known of a run before one of its model calls.
+
+    `cost_usd` sums up what its steps cost so far, as far as a price is known. `is_steered`: messages wait to join it.
+    """
+
+    agent: str
+    agent_version: int
+    is_answered: bool
+    cost_usd: Decimal
+    is_steered: bool
+
+
+async def before_step(connection: AsyncConnection, tenant_id: str, run_id: str, step: int) -> BeforeStep:
+    """What is to be known of a run that exists, before its model call number `step`."""
+    row = (await connection.execute(_BEFORE_STEP, {"tenant_id": tenant_id, "run_id": run_id, "step": step})).one()
+    return BeforeStep(**row._mapping)
+
+
+async def by_message(connection: AsyncConnection, tenant_id: str, message_id: str) -> Run | None:
+    """The run of a message; None: the tenant has no such message."""
+    row = (await connection.execute(_of(tenant_id).where(runs.c.message_id == message_id))).one_or_none()
+    return None if row is None else run_from_row(row)
+
+
+async def lock(connection: AsyncConnection, tenant_id: str, *run_ids: str) -> None:
+    """Lock runs until the transaction ends; before anything of theirs is locked, so that nobody waits in a circle."""
+    await connection.execute(_LOCK, {"tenant_id": tenant_id, "run_ids": list(run_ids)})
+
+
+async def ask_to_cancel(connection: AsyncConnection, tenant_id: str, run_id: str, person: str) -> bool:
+    """Take note that a run is to be stopped. False: it has ended, or was to be stopped before."""
+    values = {"tenant_id": tenant_id, "run_id": run_id, "person": person}
+    return (await connection.execute(_ASK_TO_CANCEL, values)).one_or_none() is not None
+
+
+async def status_of_itself(connection: AsyncConnection, tenant_id: str, run_id: str) -> RunStatus | None:
+    """A run's own status, also of one that was merged."""
+    run = await find(connection, tenant_id, run_id)
+    return None if run is None else run.status
 
 
 async def page(
@@ -58,6 +131,8 @@ def run_from_row(row: Any) -> Run:
         degraded=row.degraded,
         error=row.error,
         requested_by=row.requested_by,
+        merged_into=row.merged_into,
+        cancelled_by=row.cancelled_by,
         created_at=row.created_at,
         completed_at=row.completed_at,
     )

@@ -6,25 +6,26 @@ A call is `dispatched` in the transaction that checks and uses up its approval, 
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import insert, select, text
+from sqlalchemy import bindparam, insert, select, text
+from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast.domain.tools import Effect, Idempotency, ToolCall, ToolCallStatus
+from holdfast.domain.tools import Effect, Idempotency, Terms, ToolCall, ToolCallStatus
 from holdfast.store.tables import confirmations, tool_calls
 
-_COLUMNS = (
-    select(tool_calls, confirmations.c.confirmation_id)
-    .select_from(
-        tool_calls.outerjoin(
-            confirmations,
-            (confirmations.c.tenant_id == tool_calls.c.tenant_id)
-            & (confirmations.c.tool_call_id == tool_calls.c.tool_call_id),
-        )
+_SELECT = select(tool_calls, confirmations.c.confirmation_id).select_from(
+    tool_calls.outerjoin(
+        confirmations,
+        (confirmations.c.tenant_id == tool_calls.c.tenant_id)
+        & (confirmations.c.tool_call_id == tool_calls.c.tool_call_id)
+        & (confirmations.c.kind == "call"),
     )
-    .order_by(tool_calls.c.step, tool_calls.c.position)
 )
+
+_COLUMNS = _SELECT.order_by(tool_calls.c.step, tool_calls.c.position)
 
 _DISPATCH = text("""
 UPDATE tool_calls SET status = 'dispatched', attempts = attempts + 1, dispatched_at = clock_timestamp()
@@ -32,22 +33,58 @@ WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND status IN ('ap
 RETURNING attempts
 """)
 
-# An approval is used once: the row must be approved, unused, and bound to the digest that was just recomputed.
+# An approval is used once: the row must be approved, unused, bound to the digest that was just recomputed, and decided
+# in time by somebody who may still decide. A call that was dispatched before needs a person's word to run it again.
 _USE_APPROVAL = text("""
-UPDATE confirmations SET used_at = clock_timestamp()
-WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND status = 'approved' AND used_at IS NULL
-  AND arguments_digest = :arguments_digest AND decided_at <= deadline
+UPDATE confirmations c SET used_at = clock_timestamp()
+WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND used_at IS NULL AND decided_at <= deadline
+  AND CASE WHEN :attempts = 0 THEN kind = 'call' AND status = 'approved'
+           ELSE kind = 'outcome' AND attempt = :attempts AND status = 'resolved' AND decision = 'run_again' END
+  AND coalesce(edited_digest, arguments_digest) = :arguments_digest
+  AND NOT (four_eyes AND decided_by IN (requested_by, sent_by))
+  AND (approvers = '{}' OR EXISTS (
+    SELECT FROM api_keys k WHERE k.tenant_id = c.tenant_id AND k.person = c.decided_by AND k.roles && c.approvers
+  ))
 RETURNING confirmation_id
 """)
 
+# An outcome that was given up as unknown may still come from the attempt that was dispatched last: it is the truth,
+# unless somebody has settled it meanwhile. One from an attempt before that changes nothing.
 _SETTLE = text("""
 UPDATE tool_calls SET status = :status, result = :result, error = :error, settled_at = clock_timestamp()
-WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND status = 'dispatched' AND attempts = :attempts
+WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND attempts = :attempts
+  AND (status = 'dispatched' OR status = 'ambiguous' AND :status <> 'ambiguous')
 RETURNING step, tool
 """)
 
+_RESOLVE = text("""
+UPDATE tool_calls SET status = :status, result = :result, error = :error
+WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND status = 'ambiguous'
+""")
+
+_EDIT = text("""
+UPDATE tool_calls SET arguments = :arguments, arguments_digest = :arguments_digest, edited = true
+WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND status = 'awaiting_confirmation'
+""").bindparams(bindparam("arguments", type_=JSON))
+
+_WAITED = text("""
+SELECT extract(epoch FROM clock_timestamp() - dispatched_at) FROM tool_calls
+WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id
+""")
+
+_ABANDON = text("""
+UPDATE tool_calls SET status = 'ambiguous', error = :error, settled_at = clock_timestamp()
+WHERE tenant_id = :tenant_id AND run_id = :run_id AND status = 'dispatched'
+RETURNING step, tool_call_id, tool
+""")
+
+_COUNT_DISPATCHABLE = text("""
+SELECT count(*) FROM tool_calls
+WHERE tenant_id = :tenant_id AND run_id = :run_id AND (attempts > 0 OR status NOT IN ('denied', 'failed'))
+""")
+
 _MOVE = text("""
-UPDATE tool_calls SET status = :to, error = :error
+UPDATE tool_calls SET status = :to, result = :result, error = :error
 WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND status = :before
 """)
 
@@ -72,6 +109,8 @@ class Proposal:
     status: ToolCallStatus
     effect: Effect
     idempotency: Idempotency
+    timeout_s: float
+    max_attempts: int
     rule: str
     error: str | None
 
@@ -115,9 +154,13 @@ async def dispatch(connection: AsyncConnection, tenant_id: str, tool_call_id: st
     return attempts
 
 
-async def use_approval(connection: AsyncConnection, tenant_id: str, tool_call_id: str, arguments_digest: str) -> bool:
-    """Use up the approval of a call. False: there is none that is unused, in time and of these arguments."""
-    values = {"tenant_id": tenant_id, "tool_call_id": tool_call_id, "arguments_digest": arguments_digest}
+async def use_approval(connection: AsyncConnection, tenant_id: str, call: ToolCall, arguments_digest: str) -> bool:
+    """Use up the approval of a call, or a person's word to run it again.
+
+    False: there is none that is unused, in time, of these arguments and from somebody who may still give it.
+    """
+    values = {"tenant_id": tenant_id, "tool_call_id": call.tool_call_id, "attempts": call.attempts}
+    values["arguments_digest"] = arguments_digest
     return (await connection.execute(_USE_APPROVAL, values)).one_or_none() is not None
 
 
@@ -144,11 +187,72 @@ async def move(
     *,
     before: ToolCallStatus,
     to: ToolCallStatus,
+    result: str | None = None,
     error: str | None = None,
 ) -> bool:
     """Move a call from one status to another by compare-and-set. False: it was not in that status."""
-    values = {"tenant_id": tenant_id, "tool_call_id": tool_call_id, "before": before, "to": to, "error": error}
+    values = {"before": before, "to": to, "result": result, "error": error}
+    values |= {"tenant_id": tenant_id, "tool_call_id": tool_call_id}
     return (await connection.execute(_MOVE, values)).rowcount == 1
+
+
+async def edit(
+    connection: AsyncConnection, tenant_id: str, tool_call_id: str, arguments: dict[str, Any], arguments_digest: str
+) -> None:
+    """Put a person's arguments in place of the model's, in a call that waits for confirmation."""
+    values = {"arguments": arguments, "arguments_digest": arguments_digest}
+    await connection.execute(_EDIT, {"tenant_id": tenant_id, "tool_call_id": tool_call_id, **values})
+
+
+async def dispatched_for(connection: AsyncConnection, tenant_id: str, tool_call_id: str) -> timedelta:
+    """How long ago a call was dispatched last."""
+    of_call = {"tenant_id": tenant_id, "tool_call_id": tool_call_id}
+    return timedelta(seconds=float(await connection.scalar(_WAITED, of_call) or 0))
+
+
+async def abandon(connection: AsyncConnection, tenant_id: str, run_id: str, error: str) -> list[tuple[int, str, str]]:
+    """Call the outcome of what is still dispatched in a run unknown; answers with step, id and tool of each."""
+    rows = await connection.execute(_ABANDON, {"tenant_id": tenant_id, "run_id": run_id, "error": error})
+    return [(row.step, row.tool_call_id, row.tool) for row in rows]
+
+
+async def count(connection: AsyncConnection, tenant_id: str, run_id: str) -> int:
+    """How many calls a run has made or may still make: all but those that were refused at once."""
+    return int(await connection.scalar(_COUNT_DISPATCHABLE, {"tenant_id": tenant_id, "run_id": run_id}) or 0)
+
+
+async def page(
+    connection: AsyncConnection, tenant_id: str, *, status: ToolCallStatus | None, after: str | None, limit: int
+) -> list[ToolCall]:
+    """A page of calls, oldest first, from the one after `after` on."""
+    query = _SELECT.where(tool_calls.c.tenant_id == tenant_id).order_by(tool_calls.c.tool_call_id).limit(limit)
+    if status is not None:
+        query = query.where(tool_calls.c.status == status)
+    if after is not None:
+        query = query.where(tool_calls.c.tool_call_id > after)
+    return [_from_row(row) for row in await connection.execute(query)]
+
+
+async def find_any(connection: AsyncConnection, tenant_id: str, tool_call_id: str) -> ToolCall | None:
+    """A call; None: there is none with this id in this tenant."""
+    query = _SELECT.where(tool_calls.c.tenant_id == tenant_id, tool_calls.c.tool_call_id == tool_call_id)
+    row = (await connection.execute(query)).one_or_none()
+    return None if row is None else _from_row(row)
+
+
+async def resolve(
+    connection: AsyncConnection,
+    tenant_id: str,
+    tool_call_id: str,
+    *,
+    status: ToolCallStatus,
+    result: str | None,
+    error: str | None,
+) -> bool:
+    """Settle an unknown outcome by a person's word. False: it is not unknown (any more)."""
+    values = {"status": status, "result": result, "error": error}
+    of_call = {"tenant_id": tenant_id, "tool_call_id": tool_call_id}
+    return (await connection.execute(_RESOLVE, {**of_call, **values})).rowcount == 1
 
 
 async def withdraw(connection: AsyncConnection, tenant_id: str, run_id: str, error: str) -> None:
@@ -166,11 +270,11 @@ def _from_row(row: Any) -> ToolCall:
         arguments=row.arguments,
         arguments_digest=row.arguments_digest,
         status=ToolCallStatus(row.status),
-        effect=Effect(row.effect),
-        idempotency=Idempotency(row.idempotency),
+        terms=Terms(Effect(row.effect), Idempotency(row.idempotency), row.timeout_s, row.max_attempts),
         attempts=row.attempts,
         result=row.result,
         error=row.error,
         confirmation_id=row.confirmation_id,
+        dispatched_at=row.dispatched_at,
         created_at=row.created_at,
     )

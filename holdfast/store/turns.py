@@ -12,11 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.ids import workflow_id
 from holdfast.domain.runs import OPEN, RunStatus
+from holdfast.store import runs
 
 # The lock comes first, in a statement of its own: a subquery of the statement that locks would still see the rows as
 # they were before it waited for the lock.
 _LOCK = text("""
-SELECT c.turn_run_id, c.conversation_id, r.position, r.status, r.agent, r.agent_version
+SELECT c.turn_run_id, c.conversation_id, r.position, r.status, r.agent, r.agent_version, r.cancelled_by
 FROM runs r JOIN conversations c ON c.tenant_id = r.tenant_id AND c.conversation_id = r.conversation_id
 WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id FOR UPDATE OF c
 """)
@@ -38,6 +39,38 @@ WITH turn AS (
 UPDATE runs SET status = 'running' WHERE tenant_id = :tenant_id AND run_id = :run_id AND status = 'queued'
 """)
 
+# The messages that wait, up to the first that does not want to join, join the run that has the turn; whoever waits for
+# them is woken, and their workflows are told that they have nothing left to do.
+_MERGE = text("""
+WITH turn AS (
+  SELECT conversation_id FROM conversations
+  WHERE tenant_id = :tenant_id AND turn_run_id = :run_id FOR UPDATE
+), waiting AS (
+  SELECT r.run_id, r.position, r.on_busy FROM runs r JOIN turn USING (conversation_id)
+  WHERE r.tenant_id = :tenant_id AND r.status = 'queued' AND r.cancelled_by IS NULL
+), merged AS (
+  UPDATE runs SET status = 'merged', merged_into = :run_id, merged_at_step = :step, completed_at = clock_timestamp()
+  WHERE tenant_id = :tenant_id AND status = 'queued' AND run_id IN (
+    SELECT run_id FROM waiting
+    WHERE position < coalesce((SELECT min(position) FROM waiting WHERE on_busy <> 'steer'), 2147483647)
+  )
+  RETURNING run_id, agent, message_id
+), told AS (
+  INSERT INTO outbox (tenant_id, kind, workflow_id, run_id, due_at)
+  SELECT :tenant_id, 'freed', concat_ws(':', :tenant_id, agent, message_id), run_id, clock_timestamp() FROM merged
+)
+SELECT pg_notify('holdfast_runs', run_id) FROM merged
+""")
+
+# Of a conversation, before a message is accepted into it: whoever else accepts or takes the turn waits meanwhile.
+_LOOK = text("""
+SELECT c.turn_run_id, EXISTS (
+  SELECT FROM runs r WHERE r.tenant_id = c.tenant_id AND r.conversation_id = c.conversation_id
+    AND r.status IN ('queued', 'running', 'requires_confirmation')
+) AS is_busy
+FROM conversations c WHERE c.tenant_id = :tenant_id AND c.conversation_id = :conversation_id FOR UPDATE
+""")
+
 # Whoever waits for the reply is woken by the commit. Answers with the run that is next.
 _END = text("""
 WITH ended AS (
@@ -47,6 +80,8 @@ WITH ended AS (
 ), freed AS (
   UPDATE conversations SET turn_run_id = NULL
   WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND turn_run_id = :run_id
+), heard AS (
+  DELETE FROM outbox WHERE tenant_id = :tenant_id AND run_id = :run_id
 ), following AS (
   SELECT agent, message_id FROM runs
   WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND status = 'queued' AND run_id <> :run_id
@@ -71,11 +106,24 @@ ORDER BY earlier.position
 
 @dataclass(frozen=True)
 class TurnTaken:
-    """The turn, and what the run that has it was accepted with. `has_ended`: the run is over, and needs no turn."""
+    """The turn, and what the run that has it was accepted with.
+
+    `has_ended`: the run is over, and needs no turn. `is_cancelled`: it is to end before it begins.
+    """
 
     agent: str
     agent_version: int
     has_ended: bool = False
+    is_cancelled: bool = False
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A conversation that is locked. `turn_run_id`: the run that has the turn; `is_busy`: that, or one that waits."""
+
+    conversation_id: str
+    turn_run_id: str | None
+    is_busy: bool
 
 
 @dataclass(frozen=True)
@@ -90,8 +138,10 @@ async def take(connection: AsyncConnection, tenant_id: str, run_id: str) -> Turn
     """Take the conversation's turn for a run; None: it is not its turn yet. Taken again, it stays taken."""
     of_run = {"tenant_id": tenant_id, "run_id": run_id}
     row = (await connection.execute(_LOCK, of_run)).one()
-    taken = TurnTaken(row.agent, row.agent_version, has_ended=row.status not in OPEN)
-    if row.turn_run_id == run_id or taken.has_ended:
+    taken = TurnTaken(
+        row.agent, row.agent_version, has_ended=row.status not in OPEN, is_cancelled=row.cancelled_by is not None
+    )
+    if row.turn_run_id == run_id or taken.has_ended or taken.is_cancelled:
         return taken
     conversation = {**of_run, "conversation_id": row.conversation_id}
     if row.turn_run_id is not None:
@@ -101,6 +151,24 @@ async def take(connection: AsyncConnection, tenant_id: str, run_id: str) -> Turn
         return None
     await connection.execute(_TAKE, conversation)
     return taken
+
+
+async def look(connection: AsyncConnection, tenant_id: str, conversation_id: str) -> Conversation | None:
+    """Lock a conversation until the transaction ends, and say who has its turn; None: there is no such one."""
+    values = {"tenant_id": tenant_id, "conversation_id": conversation_id}
+    row = (await connection.execute(_LOOK, values)).one_or_none()
+    return None if row is None else Conversation(conversation_id, row.turn_run_id, row.is_busy)
+
+
+async def lock(connection: AsyncConnection, tenant_id: str, run_id: str) -> None:
+    """Lock a run's conversation, then the run, before anything else of theirs: nobody is to wait in a circle."""
+    await connection.execute(_LOCK, {"tenant_id": tenant_id, "run_id": run_id})
+    await runs.lock(connection, tenant_id, run_id)
+
+
+async def merge(connection: AsyncConnection, tenant_id: str, run_id: str, step: int) -> None:
+    """Have the messages that want to steer the run which has the turn join it, from its model call `step` on."""
+    await connection.execute(_MERGE, {"tenant_id": tenant_id, "run_id": run_id, "step": step})
 
 
 async def end(

@@ -100,6 +100,16 @@ class MessageWorkflows:
         with contextlib.suppress(_Unknown):
             await _in_time(handle.signal(names.DECIDED, confirmation_id, rpc_timeout=PATIENCE))
 
+    async def wake_freed(self, workflow: str) -> None:
+        """Tell a workflow to look for its turn; one that has ended has no need of it."""
+        handle = self._client.get_workflow_handle(workflow)
+        with contextlib.suppress(_Unknown):
+            await _in_time(handle.signal(names.TURN_FREED, rpc_timeout=PATIENCE))
+
+    async def cancel(self, workflow: str) -> None:
+        """Ask a workflow to cancel itself. Raises `Unavailable` also for one that is not known, or not yet."""
+        await _in_time(self._client.get_workflow_handle(workflow).cancel(rpc_timeout=PATIENCE))
+
     async def is_open(self, workflow: str) -> bool:
         """Whether a workflow runs. False: it ended, was terminated, or is not known any more."""
         try:

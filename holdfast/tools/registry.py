@@ -12,7 +12,7 @@ from typing import Any
 
 from holdfast.domain.confirmations import canonical_digest
 from holdfast.domain.errors import ConfigurationError
-from holdfast.domain.tools import Declaration, Idempotency
+from holdfast.domain.tools import Declaration, Described, Idempotency
 
 
 class ArgumentsRefused(Exception):
@@ -102,6 +102,14 @@ class ToolRegistry:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._tools)
+
+    @property
+    def described(self) -> dict[str, Described]:
+        """What a policy can be checked against, by name."""
+        return {
+            tool.name: Described(tool.declaration, tuple(tool.schema.get("properties", ())))
+            for tool in self._tools.values()
+        }
 
     def matching(self, patterns: Iterable[str]) -> list[Tool]:
         """The tools whose name matches one of the patterns."""

@@ -7,11 +7,12 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_core import PydanticSerializationError, to_json
 
 from holdfast.domain.storable import storable
+from holdfast.domain.tools import DEFAULT_TIMEOUT_S
 from holdfast.tools.registry import Tool
 
 #: What is kept of a result, in characters. PostgreSQL could hold more; no model reads as much.
@@ -51,24 +52,55 @@ Outcome = Returned | Raised | TimedOut
 class ToolRunner:
     """Runs tools. A synchronous one gets a thread of its own, so that a slow one never stops the event loop."""
 
-    async def run(self, tool: Tool, arguments: dict[str, Any], idempotency_key: str) -> Outcome:
-        """Call a tool with validated arguments. Never raises what the tool raises."""
-        limit = asyncio.timeout(tool.declaration.timeout_s)
-        try:
-            call = partial(tool.call, arguments, idempotency_key)
-            async with limit:
-                return await _call(call, is_async=tool.is_async)
-        except TimeoutError as error:
-            # A TimeoutError of the tool's own, before the time is up, is a failure like any other.
-            return TimedOut(tool.declaration.timeout_s) if limit.expired() else _raised(error)
-        except asyncio.CancelledError as error:
-            # So is a CancelledError that nobody asked for: something the tool waited for was cancelled.
-            if _is_cancelled():
-                raise
-            return _raised(error)
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
-            # The tool is the user's code: whatever it raises is for the model to read. `sys.exit` ends no worker.
-            return _raised(error)
+    async def run(
+        self, tool: Tool, arguments: dict[str, Any], idempotency_key: str, timeout_s: float | None = None
+    ) -> Outcome:
+        """Call a tool with validated arguments. Never raises what the tool raises.
+
+        `timeout_s`: seconds after which it is cut; by default what its author declares.
+        """
+        timeout_s = timeout_s or tool.declaration.timeout_s or DEFAULT_TIMEOUT_S
+        return await _run(partial(tool.call, arguments, idempotency_key), is_async=tool.is_async, timeout_s=timeout_s)
+
+    async def probe(
+        self, tool: Tool, arguments: dict[str, Any], idempotency_key: str, timeout_s: float
+    ) -> Returned | Literal[False] | None:
+        """Ask a tool's probe what became of a call: its result, False when it did not happen, None when nobody knows.
+
+        A probe that raises, or does not answer, knows nothing.
+        """
+        probe = tool.declaration.probe
+        if probe is None:
+            return None
+        asked = partial(probe, **_asked_for(probe, arguments, idempotency_key))
+        outcome = await _run(asked, is_async=inspect.iscoroutinefunction(probe), timeout_s=timeout_s)
+        if not isinstance(outcome, Returned) or outcome.result == "null":
+            return None
+        return False if outcome.result == "false" else outcome
+
+
+async def _run(call: Callable[[], Any], *, is_async: bool, timeout_s: float) -> Outcome:
+    limit = asyncio.timeout(timeout_s)
+    try:
+        async with limit:
+            return await _call(call, is_async=is_async)
+    except TimeoutError as error:
+        # A TimeoutError of the tool's own, before the time is up, is a failure like any other.
+        return TimedOut(timeout_s) if limit.expired() else _raised(error)
+    except asyncio.CancelledError as error:
+        # So is a CancelledError that nobody asked for: something the tool waited for was cancelled.
+        if _is_cancelled():
+            raise
+        return _raised(error)
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        # The tool is the user's code: whatever it raises is for the model to read. `sys.exit` ends no worker.
+        return _raised(error)
+
+
+def _asked_for(probe: Callable[..., Any], arguments: dict[str, Any], idempotency_key: str) -> dict[str, Any]:
+    """Of a call's arguments, and its key, those that a probe wants to see."""
+    known = {**arguments, "idempotency_key": idempotency_key}
+    return {name: known[name] for name in inspect.signature(probe).parameters if name in known}
 
 
 async def _call(call: Callable[[], Any], *, is_async: bool) -> Returned | Raised:

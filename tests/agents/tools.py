@@ -81,6 +81,44 @@ def hang_sending(marker: str) -> str:
     return "never seen"
 
 
+@tool(timeout_s=0.3, attempts=2)
+def hang_paying(marker: str, idempotency_key: str) -> str:
+    """Hang beyond the timeout, after an effect that one key makes harmless to repeat; not the second time."""
+    _leave("hang_paying", marker, idempotency_key)
+    if len(effects("hang_paying", marker)) < 2:
+        _wait_for(marker)
+    return f"paid {marker}"
+
+
+def find_effect(marker: str) -> str | bool:
+    """The probe of `send_and_tell`: whether its effect is there."""
+    return f"found {marker}" if effects("send_and_tell", marker) else False
+
+
+@tool(timeout_s=1, probe=find_effect)
+def send_and_tell(marker: str) -> str:
+    """As `send_slowly`, but what became of it can be found out. Hangs before the effect if `marker` says so."""
+    _leave("send_and_tell_began", marker)
+    if marker.endswith("-before"):
+        _wait_for(marker)
+    _leave("send_and_tell", marker)
+    _wait_for(marker)
+    return f"sent {marker}"
+
+
+def pay_if_much(marker: str, amount: int, currency: str = "USD") -> dict[str, Any]:
+    """Pay, which the policy has confirmed only where it is much."""
+    _leave("pay_if_much", marker)
+    return {"paid": amount, "currency": currency}
+
+
+@tool(confirm="always")
+def refund(marker: str) -> str:
+    """Refund, which its author wants confirmed."""
+    _leave("refund", marker)
+    return "refunded"
+
+
 def fail(marker: str) -> str:
     """Raise."""
     raise RuntimeError(f"no luck with {marker}")

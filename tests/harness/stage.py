@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,9 +53,9 @@ class Stage:
     provider: ScriptedProvider
     callers: list[Caller] = field(default_factory=list)
 
-    async def caller(self, tenant_id: str, person: str = "ada") -> Caller:
+    async def caller(self, tenant_id: str, person: str = "ada", roles: Collection[str] = ()) -> Caller:
         """A caller with a key of a tenant, which is made with every agent of the tests if it is new."""
-        key = await Keys(self.database, PEPPER).create(tenant_id, person)
+        key = await Keys(self.database, PEPPER).create(tenant_id, person, roles)
         for spec in agents_yaml.load_agents(AGENTS).agents:
             await Agents(self.database).apply(tenant_id, spec)
         self.callers.append(Caller(self.url, key, tenant_id, person))

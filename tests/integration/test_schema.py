@@ -1,12 +1,26 @@
 """The schema on one page is the schema that the migrations make, and no table forgets its policy."""
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from asyncpg import CheckViolationError
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from holdfast.domain import confirmations, runs, tools
 from holdfast.store.tables import metadata
+from tests.harness.caller import Caller
 from tests.harness.stage import Stage
+
+STATES: list[tuple[str, frozenset[Any], Mapping[Any, frozenset[Any]]]] = [
+    ("runs", runs.FIRST, runs.TRANSITIONS),
+    ("tool_calls", tools.FIRST, tools.TRANSITIONS),
+    ("confirmations", confirmations.FIRST, confirmations.TRANSITIONS),
+]
 
 
 async def test_the_migrations_make_the_schema_on_one_page(stage: Stage) -> None:
@@ -58,3 +72,28 @@ async def test_the_application_owns_nothing(stage: Stage) -> None:
 
     assert owned == []
     assert (role["rolsuper"], role["rolbypassrls"]) == (False, False)
+
+
+@pytest.mark.parametrize(("table", "first", "transitions"), STATES, ids=[table for table, _, _ in STATES])
+async def test_the_database_accepts_the_transitions_of_the_domain_and_no_other(
+    stage: Stage, table: str, first: frozenset[Any], transitions: Mapping[Any, frozenset[Any]]
+) -> None:
+    triggers = await stage.rows(
+        "SELECT tgname, tgenabled, encode(tgargs, 'escape') AS argument FROM pg_trigger"
+        " WHERE tgrelid = $1::text::regclass AND NOT tgisinternal ORDER BY tgname",
+        table,
+    )
+    expected = {"": set(first)} | {state: set(following) for state, following in transitions.items() if following}
+
+    assert [row["tgname"] for row in triggers] == [f"{table}_status_insert", f"{table}_status_update"]
+    assert {row["tgenabled"] for row in triggers} == {b"O"}
+    for row in triggers:
+        argument = json.loads(row["argument"].removesuffix("\\000"))
+        assert {state: set(following) for state, following in argument.items()} == expected
+
+
+async def test_a_wrong_transition_is_impossible_also_for_the_owner(ada: Caller, stage: Stage) -> None:
+    run = await ada.ask("hello")
+    for status in ("running", "queued", "failed"):
+        with pytest.raises(CheckViolationError, match="can't go from"):
+            await stage.rows("UPDATE runs SET status = $2 WHERE run_id = $1", run["id"], status)

@@ -68,11 +68,21 @@ async def test_a_hung_tool_with_an_effect_is_ambiguous_and_never_called_failed(
     ada: Caller, provider: ScriptedProvider
 ) -> None:
     marker = f"/nowhere/{ada.tenant_id}"
-    run = await with_tool(ada, provider, "hang_sending", {"marker": marker})
+    provider.script(ToolCalls([("hang_sending", {"marker": marker})]), Text("Done."))
+    run = await ada.ask("use the tool")
 
+    assert run["status"] == "requires_confirmation"
     assert run["tool_calls"][0]["status"] == "ambiguous"
-    assert "outcome is unknown" in told(provider)
     assert len(effects("hang_sending", marker)) == 1
+
+
+async def test_a_hung_tool_with_a_key_runs_again_with_the_same(ada: Caller, provider: ScriptedProvider) -> None:
+    marker = f"/nowhere/{ada.tenant_id}"
+    run = await with_tool(ada, provider, "hang_paying", {"marker": marker})
+
+    assert (run["tool_calls"][0]["status"], run["tool_calls"][0]["attempts"]) == ("succeeded", 2)
+    assert {effect["key"] for effect in effects("hang_paying", marker)} == {run["tool_calls"][0]["id"]}
+    assert len(effects("hang_paying", marker)) == 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Text, ToolCalls
 from tests.agents.tools import effects
@@ -26,20 +28,49 @@ async def killed_in_the_middle_of(
     killable.worker.kill()
     release.touch()
     await killable.worker.start()
+    run = await ada.run(run_id)
+    for asked in await ada.pending(run):
+        await ada.http.post(
+            f"/v1/tool-calls/{asked['tool_call_id']}/resolution", json={"outcome": "failed", "evidence": "I looked."}
+        )
     run = await ada.ended(run_id)
     return run, [row["outcome"] for row in await killable.stage.rows(AUDITED, ada.tenant_id)]
 
 
-async def test_a_tool_that_cannot_be_repeated_is_not_repeated_and_its_outcome_is_called_unknown(
+async def test_a_tool_that_cannot_be_repeated_is_not_repeated_and_a_person_is_asked(
     killable: KillableStage, provider: ScriptedProvider, tmp_path: Path
 ) -> None:
     run, audited = await killed_in_the_middle_of("send_slowly", killable, provider, tmp_path / "release")
 
     assert len(effects("send_slowly", str(tmp_path / "release"))) == 1
-    assert run["tool_calls"][0]["status"] == "ambiguous"
-    assert audited == ["ambiguous"]
-    assert "outcome is unknown" in provider.requests[-1].last_text
+    assert audited == ["ambiguous", "failed"], "unknown first, and failed only when a person said so"
+    assert "did not take effect" in provider.requests[-1].last_text
     assert run["reply"] == "Done."
+
+
+@pytest.mark.parametrize(("moment", "ran"), [("after", 1), ("-before", 1)])
+async def test_a_probe_tells_what_became_of_a_call_whose_worker_died(
+    killable: KillableStage, provider: ScriptedProvider, tmp_path: Path, moment: str, ran: int
+) -> None:
+    """Killed after the effect, the probe proves it, and nothing runs again; killed before, it proves its absence."""
+    marker = str(tmp_path / f"release{moment}")
+    ada = await killable.stage.caller(new_tenant())
+    await killable.worker.start()
+    provider.script(ToolCalls([("send_and_tell", {"marker": marker})]), Text("Done."))
+    run_id = await ada.start("do it", agent="trusting")
+    seen = "send_and_tell" if moment == "after" else "send_and_tell_began"
+    await until(lambda: len(effects(seen, marker)) == 1)
+    killable.worker.kill()
+    Path(marker).touch()
+    await killable.worker.start()
+    run = await ada.ended(run_id)
+    (call,) = run["tool_calls"]
+
+    assert len(effects("send_and_tell", marker)) == ran
+    assert call["status"] == "succeeded"
+    assert (call["attempts"], call["result"]) == (
+        (1, f"found {marker}") if moment == "after" else (2, f"sent {marker}")
+    )
 
 
 async def test_a_keyed_tool_runs_again_with_the_same_key(

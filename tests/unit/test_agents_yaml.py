@@ -2,15 +2,18 @@
 
 import json
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 import yaml
 
-from holdfast.config.agents_yaml import check_aliases, json_schema, load_agents, warnings
-from holdfast.domain.agents import AgentSpec, ConfirmationDefaults, Identity, Limits, ToolRule
+from holdfast.config.agents_yaml import check_aliases, check_tools, json_schema, load_agents, warnings
+from holdfast.domain.agents import AgentSpec, ConfirmationDefaults, Escalation, Identity, Limits, OnBusy, ToolRule
 from holdfast.domain.errors import ConfigurationError
+from holdfast.domain.tools import Declaration, Described, Effect
 
 WHOLE = """\
 version: 1
@@ -75,7 +78,7 @@ def test_a_whole_file() -> None:
         tools=(
             ToolRule(pattern="lookup_order", verdict="allow"),
             ToolRule(pattern="refund_order", verdict="confirm", deadline=timedelta(minutes=15), on_deadline="reject"),
-            ToolRule(pattern="list_orders", verdict="allow"),
+            ToolRule(pattern="list_orders", verdict="allow", is_explicit=True),
             ToolRule(pattern="mcp__github__*", verdict="confirm"),
             ToolRule(pattern="delete_account", verdict="deny"),
         ),
@@ -109,23 +112,25 @@ def test_an_agents_own_value_wins_even_when_it_is_the_built_in_default() -> None
             "agents.yaml:5: agents.support.modell: unknown key 'modell'; did you mean 'model'?",
         ),
         (
-            AGENT + "    on_busy: queue\n",
-            "agents.yaml:5: agents.support.on_busy: unknown key 'on_busy'; "
-            "known here: model, identity, persona, system_prompt, limits, tools",
+            AGENT + "    on_idle: queue\n",
+            "agents.yaml:5: agents.support.on_idle: unknown key 'on_idle'; "
+            "known here: model, identity, persona, system_prompt, limits, confirmation, on_busy, tools",
         ),
         (
-            AGENT + "    tools:\n      refund:\n        confirm: always\n        four_eyes: true\n",
-            "agents.yaml:8: agents.support.tools.refund.four_eyes: unknown key 'four_eyes'; "
-            "known here: confirm, deadline, on_deadline",
+            AGENT + "    on_busy: wait\n",
+            "agents.yaml:5: agents.support.on_busy: must be 'queue', 'steer', 'interrupt' or 'reject'",
         ),
         (
-            AGENT + "    limits: {run_timeout: 24h}\n",
-            "agents.yaml:5: agents.support.limits.run_timeout: unknown key 'run_timeout'; "
-            "known here: max_steps, patience",
+            AGENT + "    tools:\n      refund:\n        confirm: always\n        four_eye: true\n",
+            "agents.yaml:8: agents.support.tools.refund.four_eye: unknown key 'four_eye'; did you mean 'four_eyes'?",
         ),
         (
-            AGENT + "    tools:\n      refund: {confirm: always, on_deadline: escalate}\n",
-            "agents.yaml:6: agents.support.tools.refund.on_deadline: must be 'reject'",
+            AGENT + "    limits: {timeout: 24h}\n",
+            "agents.yaml:5: agents.support.limits.timeout: unknown key 'timeout'; did you mean 'run_timeout'?",
+        ),
+        (
+            AGENT + "    tools:\n      refund: {confirm: always, on_deadline: approve}\n",
+            "agents.yaml:6: agents.support.tools.refund.on_deadline: must be 'reject', 'cancel_run' or 'escalate'",
         ),
         (
             AGENT + "    tools:\n      refund: alow\n",
@@ -137,8 +142,7 @@ def test_an_agents_own_value_wins_even_when_it_is_the_built_in_default() -> None
         ),
         (
             AGENT + "    tools:\n      refund: {confirm: never, deadline: 5m}\n",
-            "agents.yaml:6: agents.support.tools.refund: "
-            "deadline and on_deadline do nothing where confirm is 'never'; remove them",
+            "agents.yaml:6: agents.support.tools.refund: nobody is asked where confirm is 'never'; remove deadline",
         ),
         (
             AGENT + "    limits:\n      max_steps: 99\n      patience: 5 minutes\n",
@@ -216,9 +220,94 @@ def test_values_shared_by_an_anchor_are_no_duplicates() -> None:
     assert second.tools == third.tools == (ToolRule(pattern="a", verdict="deny"),)
 
 
+def tools(*names: str, **declared: Any) -> dict[str, Described]:
+    """Tools of these names, each with an amount."""
+    return {name: Described(Declaration(**declared), ("amount",)) for name in names}
+
+
+def rule_of(text: str) -> ToolRule:
+    """The one rule of an agent, in its long form."""
+    file = load_agents(written(AGENT + f"    tools:\n      refund_order: {text}\n"))
+    return file.agents[0].tools[0]
+
+
+def test_a_rule_says_how_people_are_asked() -> None:
+    asking = rule_of(
+        "{confirm: always, four_eyes: true, approvers: [billing], deadline: 15m, remind_after: 5m, "
+        "on_deadline: escalate, escalate: {to: [head], deadline: 30m, on_deadline: cancel_run}}"
+    )
+    assert asking == ToolRule(
+        pattern="refund_order",
+        verdict="confirm",
+        four_eyes=True,
+        approvers=("billing",),
+        deadline=timedelta(minutes=15),
+        remind_after=timedelta(minutes=5),
+        on_deadline="escalate",
+        escalate=Escalation(to=("head",), deadline=timedelta(minutes=30), on_deadline="cancel_run"),
+    )
+
+
+def test_a_rule_may_depend_on_the_arguments() -> None:
+    assert rule_of("{confirm: {when: amount > 100}}").when == "amount > 100"
+    assert rule_of("{confirm: never}").is_explicit
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{confirm: {when: 'amount >'}}", "'amount >' is not an expression"),
+        ("{confirm: {when: '__import__(1)'}}", "only len, lower, min, max, abs can be called"),
+        ("{confirm: {when: '[x for x in y]'}}", "ListComp is not possible here"),
+        ("{confirm: never, four_eyes: true}", "nobody is asked where confirm is 'never'; remove four_eyes"),
+        ("{confirm: always, on_deadline: escalate}", "needs approvers, and whom to escalate to"),
+        ("{confirm: always, escalate: {to: [a], deadline: 1m}}", "does nothing where on_deadline is not 'escalate'"),
+        ("{confirm: always, deadline: 1m, remind_after: 1m}", "remind_after comes after the deadline"),
+        ("{confirm: always, attempts: 0}", "must be at least 1"),
+        ("{confirm: always, effect: reads}", "must be 'read', 'reversible' or 'irreversible'"),
+    ],
+)
+def test_a_rule_that_makes_no_sense(text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"agents\.yaml:") as raised:
+        rule_of(text)
+    assert said in str(raised.value)
+
+
+def test_an_expression_that_looks_at_what_is_not_there_is_warned_of() -> None:
+    text = AGENT + "    tools:\n      refund_order: {confirm: {when: amuont > 1}}\n"
+    (warning,) = warnings(load_agents(written(text)), tools("refund_order"))
+    assert "refund_order has no argument 'amuont', so a person is always asked; did you mean 'amount'?" in warning
+
+
+def test_a_rule_that_overrules_an_author_is_warned_of() -> None:
+    text = AGENT + "    tools:\n      refund_order: {confirm: never}\n"
+    (warning,) = warnings(load_agents(written(text)), tools("refund_order", confirm="always"))
+    assert "lets refund_order run unconfirmed, which its author wants confirmed" in warning
+
+
+def test_a_rule_that_would_loosen_what_an_author_declared_is_refused() -> None:
+    text = AGENT + "    tools:\n      refund_order: {confirm: always, effect: read, timeout: 2m}\n"
+    file = load_agents(written(text))
+    check_tools(file, tools("refund_order"))
+    with pytest.raises(ConfigurationError) as raised:
+        check_tools(file, tools("refund_order", effect=Effect.IRREVERSIBLE, timeout_s=60.0))
+    assert str(raised.value).splitlines() == [
+        f"agents.yaml:6: agents.support.tools.refund_order: {name} of refund_order is declared more strictly by its "
+        "author; tighten it, or remove it"
+        for name in ("effect", "timeout")
+    ]
+
+
+def test_what_one_message_may_take() -> None:
+    text = AGENT + "    on_busy: steer\n    limits: {max_cost_usd: 0.1, max_tool_calls: 3, run_timeout: 2h}\n"
+    (agent,) = load_agents(written(text)).agents
+    assert (agent.on_busy, agent.limits.max_cost_usd) == (OnBusy.STEER, Decimal("0.1"))
+    assert (agent.limits.max_tool_calls, agent.limits.run_timeout) == (3, timedelta(hours=2))
+
+
 def test_a_rule_that_can_match_nothing_is_warned_of() -> None:
     text = AGENT + "    tools:\n      lookup_ordr: allow\n      'refund_*': confirm\n      'mcp__*': confirm\n"
-    assert warnings(load_agents(written(text)), ["lookup_order", "refund_order"]) == [
+    assert warnings(load_agents(written(text)), tools("lookup_order", "refund_order")) == [
         "agents.yaml:6: agents.support.tools.lookup_ordr: matches no tool; did you mean 'lookup_order'?",
         "agents.yaml:8: agents.support.tools.mcp__*: matches no tool",
     ]
@@ -245,6 +334,6 @@ def test_the_schema_for_editors_agrees_with_the_loader() -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     assert validator.is_valid(yaml.safe_load(WHOLE))
-    for wrong in ("persona: 3", "on_busy: queue", "tools: {a: alow}", "limits: {patience: 5 minutes}"):
+    for wrong in ("persona: 3", "on_busy: wait", "tools: {a: alow}", "limits: {patience: 5 minutes}"):
         assert not validator.is_valid(yaml.safe_load(f"{AGENT}    {wrong}\n")), wrong
     assert not validator.is_valid(yaml.safe_load(AGENT.replace("support", "Support!")))

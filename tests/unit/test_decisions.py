@@ -66,7 +66,8 @@ def staged(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stage]:
 
 
 async def outcome(decisions: Decisions) -> ConfirmationStatus:
-    return await asyncio.wait_for(decisions.wait_for(CALL, "refund_order", REQUESTED), 30)
+    found = await asyncio.wait_for(decisions.wait_for(CALL, "refund_order", REQUESTED), 30)
+    return found.status
 
 
 def deadlines_passed(stage: Stage) -> list[bool]:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.domain.errors import InvalidInput
-from holdfast.llm.structured import Malformed, Schema
+from holdfast.domain.json_schema import Malformed
+from holdfast.llm.structured import Schema
 
 ANYTHING = Schema({})
 VALUES = st.recursive(

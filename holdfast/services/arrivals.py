@@ -1,0 +1,105 @@
+"""What a message does to the conversation that it comes to, while that is locked and before the message is stored."""
+
+from dataclasses import dataclass, field
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from holdfast.domain.agents import OnBusy
+from holdfast.domain.confirmations import Decision
+from holdfast.domain.errors import Conflict, InvalidInput, NotFound
+from holdfast.domain.messages import NewMessage
+from holdfast.services.confirmations import Decided, decide_in, may_decide, settle_withdrawn
+from holdfast.services.keys import Caller
+from holdfast.services.runs import ask_to_cancel
+from holdfast.store import agents, confirmations, outbox, runs
+from holdfast.store.agents import Reception
+from holdfast.store.turns import Conversation
+
+#: What a person says in the chat to decide the one call that waits there. Anything else is a message.
+_DECISIONS = {"yes": Decision.APPROVE, "no": Decision.REJECT}
+
+_WROTE_AGAIN = "The user wrote again before this call was confirmed. It was not run."
+
+
+@dataclass
+class Arrival:
+    """How a message is taken.
+
+    `answered_by`: the run that takes it in at once; None: it gets a run that answers it. When all is committed, the
+    workflows in `woken` are told of what was decided for them, and the one in `cancelled` is stopped.
+    """
+
+    agent_version: int
+    on_busy: OnBusy
+    answered_by: str | None = None
+    woken: list[tuple[str, str]] = field(default_factory=list)
+    cancelled: str | None = None
+
+
+async def arrive(
+    connection: AsyncConnection, caller: Caller, message: NewMessage, conversation: Conversation | None
+) -> Arrival:
+    """Let a message into its conversation, as the agent's `on_busy` and `on_message` say.
+
+    Raises:
+        InvalidInput: there is no such agent.
+        NotFound: there is no such conversation.
+        Conflict: the conversation is busy, and its agent takes no message meanwhile.
+    """
+    reception = await agents.reception(connection, caller.tenant_id, message.agent)
+    if reception is None:
+        raise InvalidInput("agent", f"There is no agent {message.agent!r}.")
+    arrival = Arrival(reception.version, reception.on_busy)
+    if message.conversation_id is not None and conversation is None:
+        raise NotFound("conversation", message.conversation_id)
+    if conversation is None or not conversation.is_busy:
+        return arrival
+    if not await _decides(connection, caller, message, arrival):
+        await _disturb(connection, caller, reception, conversation, arrival)
+    return arrival
+
+
+async def _disturb(
+    connection: AsyncConnection, caller: Caller, reception: Reception, conversation: Conversation, arrival: Arrival
+) -> None:
+    """Do to a busy conversation what its agent says."""
+    if reception.on_busy is OnBusy.REJECT:
+        raise Conflict("The conversation is busy with an earlier message; send this one when that is answered.")
+    if reception.on_busy is OnBusy.INTERRUPT and conversation.turn_run_id is not None:
+        arrival.cancelled = await ask_to_cancel(connection, caller, conversation.turn_run_id)
+    elif reception.withdraws:
+        if conversation.turn_run_id is not None:
+            await runs.lock(connection, caller.tenant_id, conversation.turn_run_id)
+        await _withdraw(connection, caller.tenant_id, conversation.conversation_id, arrival)
+
+
+async def _decides(connection: AsyncConnection, caller: Caller, message: NewMessage, arrival: Arrival) -> bool:
+    """Whether the message is a decision, which is then made."""
+    decision = _DECISIONS.get(message.text.strip().rstrip(".!").casefold())
+    # Somebody whom the key's holder merely names has not been authenticated, and decides nothing.
+    if decision is None or message.conversation_id is None or message.sender not in (None, caller.person):
+        return False
+    pending = await confirmations.pending_in_conversation(connection, caller.tenant_id, message.conversation_id)
+    if len(pending) != 1 or not may_decide(caller, pending[0]):
+        return False
+    (asked,) = pending
+    await runs.lock(connection, caller.tenant_id, asked.run_id)
+    try:
+        # Nothing of a decision that comes too late is to remain but the expiry, which is true in any case.
+        _, workflow = await decide_in(
+            connection, caller, asked.confirmation_id, Decided(decision, asked.arguments_digest, via="chat")
+        )
+    except Conflict:
+        return False
+    arrival.answered_by = asked.run_id
+    if workflow is not None:
+        arrival.woken.append((workflow, asked.confirmation_id))
+    return True
+
+
+async def _withdraw(connection: AsyncConnection, tenant_id: str, conversation_id: str, arrival: Arrival) -> None:
+    for asked in await confirmations.withdraw_in_conversation(connection, tenant_id, conversation_id):
+        await settle_withdrawn(connection, tenant_id, asked, _WROTE_AGAIN)
+        workflow = await confirmations.workflow_of(connection, tenant_id, asked.confirmation_id)
+        await outbox.add_decided(connection, tenant_id, asked.confirmation_id, workflow)
+        arrival.woken.append((workflow, asked.confirmation_id))

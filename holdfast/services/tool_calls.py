@@ -1,0 +1,168 @@
+"""Tool calls for those who look after them: which have an unknown outcome, and what a person says became of them."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from holdfast.domain.confirmations import Confirmation, ConfirmationStatus, Resolution
+from holdfast.domain.errors import Conflict, InvalidInput, NotFound
+from holdfast.domain.storable import is_storable
+from holdfast.domain.tools import ToolCall, ToolCallStatus
+from holdfast.services.confirmations import check_right, wake
+from holdfast.services.keys import Caller
+from holdfast.store import audit, confirmations, outbox, runs, tool_calls
+from holdfast.store.engine import Database
+from holdfast.temporal.client import MessageWorkflows
+
+_STATUS = {
+    Resolution.COMMITTED: ToolCallStatus.SUCCEEDED,
+    Resolution.FAILED: ToolCallStatus.FAILED,
+    Resolution.RUN_AGAIN: ToolCallStatus.APPROVED,
+}
+
+#: Why a person knows, in characters at most.
+MAX_EVIDENCE_CHARACTERS = 2000
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a person says became of a call. `evidence`: how they know; `result`: what the model is to see of it."""
+
+    resolution: Resolution
+    evidence: str
+    result: Any = None
+
+
+class ToolCalls:
+    """Reads tool calls, and settles unknown outcomes."""
+
+    def __init__(self, database: Database, workflows: MessageWorkflows) -> None:
+        self._database = database
+        self._workflows = workflows
+
+    async def page(
+        self, tenant_id: str, *, status: ToolCallStatus | None, after: str | None, limit: int
+    ) -> list[ToolCall]:
+        """A page of calls, oldest first."""
+        async with self._database.tenant(tenant_id) as connection:
+            return await tool_calls.page(connection, tenant_id, status=status, after=after, limit=limit)
+
+    async def get(self, tenant_id: str, tool_call_id: str) -> ToolCall:
+        """One call.
+
+        Raises:
+            NotFound: the tenant has none with this id.
+        """
+        async with self._database.tenant(tenant_id) as connection:
+            return await _find(connection, tenant_id, tool_call_id)
+
+    async def resolve(self, caller: Caller, tool_call_id: str, resolved: Resolved) -> ToolCall:
+        """Settle an unknown outcome. The same word of the same person again answers alike.
+
+        What happened, or did not, can be said at any time. That a call is to run again can be said only while its run
+        waits for it.
+
+        Raises:
+            NotFound: the tenant has no such call.
+            Forbidden: the person may not decide of this call.
+            InvalidInput: the result can't be stored.
+            Conflict: the outcome is not unknown, or its run waits no longer for it to run again.
+        """
+        if not is_storable([resolved.result, resolved.evidence]):
+            raise InvalidInput("result", "It holds a NUL or half a surrogate pair, or is nested too deeply.")
+        tenant_id = caller.tenant_id
+        async with self._database.tenant(tenant_id) as connection:
+            call = await _find(connection, tenant_id, tool_call_id)
+            await runs.lock(connection, tenant_id, call.run_id)
+            asked = await confirmations.outcome_asked(connection, tenant_id, tool_call_id)
+            if asked is not None:
+                check_right(caller, asked)
+                if _is_repeat(asked, caller, resolved):
+                    return call
+            workflow = await _decide(connection, caller, call, asked, resolved)
+            call = await _find(connection, tenant_id, tool_call_id)
+        if workflow is not None and asked is not None:
+            await wake(self._workflows, workflow, asked.confirmation_id)
+        return call
+
+
+async def _decide(
+    connection: AsyncConnection, caller: Caller, call: ToolCall, asked: Confirmation | None, resolved: Resolved
+) -> str | None:
+    """Settle the question, if one is pending, and the call; answers with the workflow that waits for it."""
+    tenant_id = caller.tenant_id
+    if call.status is not ToolCallStatus.AMBIGUOUS:
+        raise Conflict(f"The outcome of this call is not unknown: it has {call.status}.")
+    workflow = None
+    if asked is not None and await confirmations.decide(
+        connection, tenant_id, asked.confirmation_id, _verdict(caller, asked, resolved)
+    ):
+        workflow = await confirmations.workflow_of(connection, tenant_id, asked.confirmation_id)
+        await confirmations.mark_run_going_on(connection, tenant_id, call.run_id)
+        await outbox.add_decided(connection, tenant_id, asked.confirmation_id, workflow)
+    elif resolved.resolution is Resolution.RUN_AGAIN:
+        raise Conflict("The run does not wait for this call any more, so it can't be run again.")
+    stored = await tool_calls.resolve(
+        connection,
+        tenant_id,
+        call.tool_call_id,
+        status=_STATUS[resolved.resolution],
+        result=_result(resolved),
+        error=_error(resolved),
+    )
+    if not stored:
+        raise Conflict("The outcome of this call is not unknown any more.")
+    await _record(connection, caller, call, resolved)
+    return workflow
+
+
+def _verdict(caller: Caller, asked: Confirmation, resolved: Resolved) -> confirmations.Verdict:
+    return confirmations.Verdict(
+        status=ConfirmationStatus.RESOLVED,
+        decision=resolved.resolution,
+        arguments_digest=asked.arguments_digest,
+        decided_by=caller.person,
+        decided_via="api",
+        reason=resolved.evidence,
+    )
+
+
+def _result(resolved: Resolved) -> str | None:
+    if resolved.resolution is not Resolution.COMMITTED:
+        return None
+    if resolved.result is not None:
+        return json.dumps(resolved.result, ensure_ascii=False)
+    return json.dumps({"note": "A person found that this call took effect."})
+
+
+def _error(resolved: Resolved) -> str | None:
+    if resolved.resolution is not Resolution.FAILED:
+        return None
+    return "A person found that this call did not take effect."
+
+
+def _is_repeat(asked: Confirmation, caller: Caller, resolved: Resolved) -> bool:
+    return (asked.decision, asked.decided_by, asked.reason) == (resolved.resolution, caller.person, resolved.evidence)
+
+
+async def _find(connection: AsyncConnection, tenant_id: str, tool_call_id: str) -> ToolCall:
+    call = await tool_calls.find_any(connection, tenant_id, tool_call_id)
+    if call is None:
+        raise NotFound("tool call", tool_call_id)
+    return call
+
+
+async def _record(connection: AsyncConnection, caller: Caller, call: ToolCall, resolved: Resolved) -> None:
+    entry = audit.Entry(
+        kind="tool_call",
+        outcome=_STATUS[resolved.resolution],
+        run_id=call.run_id,
+        step=call.step,
+        subject_id=call.tool_call_id,
+        tool=call.tool,
+        person=caller.person,
+        detail=f"resolved: {resolved.resolution}",
+    )
+    await audit.append(connection, caller.tenant_id, entry)
