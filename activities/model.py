@@ -114,7 +114,9 @@ class ModelActivities:
 
     def _offered(self, agent: AgentSpec) -> list[dict[str, Any]]:
         named = self._tools.matching(rule.pattern for rule in agent.tools)
-        return [tool.as_function for tool in named if rule_on(agent, tool.name).verdict is not Verdict.DENY]
+        return [
+            tool.bound_to(agent).as_function for tool in named if rule_on(agent, tool.name).verdict is not Verdict.DENY
+        ]
 
     async def _give_up_or_retry(self, step: ModelStep, agent: AgentSpec, error: ModelError) -> ApplicationError:
         async with self._database.tenant(step.tenant_id) as connection:

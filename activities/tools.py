@@ -27,7 +27,7 @@ from holdfast.domain.tools import ToolCall, ToolCallStatus, may_run_again
 from holdfast.store import audit, tool_calls
 from holdfast.store.engine import Database
 from holdfast.tools.registry import Tool, ToolRegistry
-from holdfast.tools.run import Outcome, Raised, Returned, TimedOut, ToolRunner
+from holdfast.tools.run import Outcome, Raised, Returned, TimedOut, ToolRunner, Unknown
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +144,9 @@ def _settlement(reserved: _Reserved, outcome: Outcome) -> _Settlement:
             return _Settlement(ToolCallStatus.FAILED, error=error)
         case TimedOut(timeout_s) if may_run_again(reserved.call.effect, reserved.call.idempotency):
             return _Settlement(ToolCallStatus.FAILED, error=f"The tool did not answer within {timeout_s:g} s.")
-        case TimedOut():
+        case Unknown(reason) if may_run_again(reserved.call.effect, reserved.call.idempotency):
+            return _Settlement(ToolCallStatus.FAILED, error=reason)
+        case TimedOut() | Unknown():
             return _ambiguous()
 
 

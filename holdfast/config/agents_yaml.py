@@ -14,7 +14,7 @@ from pydantic_core import core_schema
 from holdfast.config.messages import Key, Mistake, configuration_error, did_you_mean
 from holdfast.config.shape import Shape, fit, tag
 from holdfast.config.yaml_source import YamlSource, read_yaml
-from holdfast.domain.agents import AgentSpec, ConfirmationDefaults, Deadline, Identity, Limits, ToolRule
+from holdfast.domain.agents import AgentSpec, ConfirmationDefaults, Deadline, HttpAccess, Identity, Limits, ToolRule
 
 _NAME_PATTERN: str = AgentSpec.model_json_schema()["properties"]["name"]["pattern"]
 _DURATION_SCHEMA = {"type": "string", "pattern": r"^(\d+(ms|s|m|h|d))+$", "examples": ["90s", "10m", "24h", "1h30m"]}
@@ -79,6 +79,11 @@ class AgentShape(Shape):
         default={},
         description="A tool's name, or a pattern with * and ?, and what the agent may do with it. Deny beats confirm "
         "beats allow; a tool that no rule names is denied.",
+    )
+    http: HttpAccess = Field(
+        default=HttpAccess(),
+        description="The hosts that the tool http_request may ask: api.example.com, *.example.org, or, where an address "
+        "is private, its origin: http://10.0.0.5:8080.",
     )
 
 
@@ -187,6 +192,7 @@ def _agent(name: str, shape: AgentShape, defaults: DefaultsShape, prompt: str) -
         limits=_laid_over(defaults.limits, shape.limits),
         confirmation=defaults.confirmation,
         tools=tuple(_rule(pattern, rule) for pattern, rule in shape.tools.items()),
+        http=shape.http,
     )
 
 

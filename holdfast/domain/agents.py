@@ -4,7 +4,9 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from holdfast.domain.hosts import AllowedHost, read_entry
 
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -71,6 +73,22 @@ class ToolRule(Part):
     on_deadline: Literal["reject"] | None = None
 
 
+def _host_entry(entry: str) -> str:
+    read_entry(entry)
+    return entry
+
+
+class HttpAccess(Part):
+    """The hosts that the tool `http_request` may ask. How they are written: `holdfast.domain.hosts`."""
+
+    allow: tuple[Annotated[str, AfterValidator(_host_entry)], ...] = ()
+
+    @property
+    def hosts(self) -> tuple[AllowedHost, ...]:
+        """The entries, read."""
+        return tuple(read_entry(entry) for entry in self.allow)
+
+
 class AgentSpec(Part):
     """An agent, whole: what `agents.yaml` says of it, with defaults filled in and prompt files read."""
 
@@ -82,3 +100,4 @@ class AgentSpec(Part):
     limits: Limits = Limits()
     confirmation: ConfirmationDefaults = ConfirmationDefaults()
     tools: tuple[ToolRule, ...] = ()
+    http: HttpAccess = HttpAccess()
