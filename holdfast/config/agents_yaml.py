@@ -82,8 +82,8 @@ class AgentShape(Shape):
     )
     http: HttpAccess = Field(
         default=HttpAccess(),
-        description="The hosts that the tool http_request may ask: api.example.com, *.example.org; a private one by its "
-        "whole origin, http://10.0.0.5:8080.",
+        description="The hosts that the tool http_request may ask: api.example.com, *.example.org; a private one by "
+        "its whole origin, http://10.0.0.5:8080.",
     )
 
 
