@@ -13,8 +13,16 @@ from typing import Any
 
 from holdfast.domain.agents import AgentSpec, HttpAccess
 from holdfast.tools.functions import tool_from_function
-from holdfast.tools.http_exchange import TOTAL_S, Exchanger, RequestFailed, Response
-from holdfast.tools.http_rules import REDIRECTS, Method, Request, RequestRefused, allowed_request, redirected
+from holdfast.tools.http_exchange import TOTAL_S, Exchanger, Response
+from holdfast.tools.http_rules import (
+    REDIRECTS,
+    Method,
+    Request,
+    RequestFailed,
+    RequestRefused,
+    allowed_request,
+    redirected,
+)
 from holdfast.tools.registry import Tool
 
 MAX_REDIRECTS = 3

@@ -1,8 +1,4 @@
-"""One HTTP request and its answer, over a connection to addresses that were checked.
-
-The name is resolved once. Each address of the answer is checked, and the connection goes to one of these addresses, not
-to the name: DNS that answers otherwise the second time changes nothing. The Host header, SNI and the certificate are
-those of the name all the same, since httpcore knows only of the name.
+"""One HTTP request and its answer, over a connection of its own.
 
 httpcore is used without httpx's client: it follows no redirect, reads no environment, keeps no cookie and decodes
 nothing, so none of that has to be switched off.
@@ -10,27 +6,22 @@ nothing, so none of that has to be switched off.
 
 import asyncio
 import re
-import socket
 import ssl
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from ipaddress import ip_address
-from typing import Any
 
 import httpcore
 import httpx
 
-from holdfast.domain.addresses import Address, is_public
-from holdfast.tools.http_rules import READS, Request, RequestRefused
+from holdfast.tools.http_network import CONNECT_S, CheckedNetwork, Resolver, resolve
+from holdfast.tools.http_rules import READS, Request, RequestFailed, RequestRefused
 from holdfast.tools.run import OutcomeUnknown
 
 #: What a request may take altogether, redirects included, in seconds.
 TOTAL_S = 30.0
-
-#: How long one address may take to accept a connection, in seconds; then the host's next one is tried.
-CONNECT_S = 5.0
 
 #: What is kept of a body, in bytes, decoded or not.
 MAX_BODY_BYTES = 256 * 1024
@@ -51,13 +42,6 @@ _SHOWN_PREFIXES = ("ratelimit", "x-ratelimit-")
 _CHARSETS = frozenset({"utf-8", "us-ascii", "iso-8859-1", "iso-8859-15", "windows-1252", "utf-16"})
 _CHARSET = re.compile(r"charset=[\"']?([\w-]+)", re.IGNORECASE)
 
-#: The addresses of a host, as text.
-Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
-
-
-class RequestFailed(Exception):
-    """The request had no effect that is known of: it was not sent, or it was one that only reads."""
-
 
 @dataclass(frozen=True)
 class Response:
@@ -68,12 +52,6 @@ class Response:
     location: str | None
     body: str
     note: str | None
-
-
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """The addresses of a host, from the operating system."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 class Exchanger:
@@ -105,7 +83,7 @@ class Exchanger:
             RequestFailed: nothing was sent; or it was, without an answer, and the method only reads.
             OutcomeUnknown: it was sent, no answer came, and the method may change something.
         """
-        network = _CheckedNetwork(self._resolver, self._network, request.named_address)
+        network = CheckedNetwork(self._resolver, self._network, request.named_address)
         connection = httpcore.AsyncHTTPConnection(
             _url(request).origin,
             ssl_context=self._tls if request.url.scheme == "https" else None,
@@ -121,86 +99,12 @@ class Exchanger:
                 raise _without_answer(request, error, has_left=network.has_sent) from error
             return await _read(answer, deadline)
         finally:
-            await connection.aclose()
+            with suppress(Exception):  # how the connection ends takes nothing from the answer
+                await connection.aclose()
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
         return self._given_tls or httpx.create_ssl_context()
-
-
-class _CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to the host's addresses, if all of them may be asked. `has_sent`: a part of the request has left."""
-
-    def __init__(
-        self, resolver: Resolver, network: httpcore.AsyncNetworkBackend, named_address: Address | None
-    ) -> None:
-        self.has_sent = False
-        self._resolver = resolver
-        self._network = network
-        self._named_address = named_address
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        *others, last = await self._checked_addresses(host, port)
-        for address in others:
-            try:
-                return await self._connect(address, port)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                continue
-        return await self._connect(last, port)
-
-    async def _checked_addresses(self, host: str, port: int) -> list[Address]:
-        try:
-            addresses = [ip_address(text) for text in await self._resolver(host, port)]
-        except (OSError, ValueError) as error:
-            raise RequestFailed(f"the host {host!r} can't be resolved: {error}") from error
-        if not addresses:
-            raise RequestFailed(f"the host {host!r} has no address")
-        # One that may not be asked among several: whoever set them up may be trying.
-        if not all(is_public(address) or address == self._named_address for address in addresses):
-            raise RequestRefused(f"the host {host!r} has an address that is not public")
-        return addresses
-
-    async def _connect(self, address: Address, port: int) -> httpcore.AsyncNetworkStream:
-        return _WatchedStream(await self._network.connect_tcp(str(address), port, timeout=CONNECT_S), self)
-
-
-class _WatchedStream(httpcore.AsyncNetworkStream):
-    """A connection that tells its network when a part of the request leaves. The TLS handshake is none."""
-
-    def __init__(self, stream: httpcore.AsyncNetworkStream, network: _CheckedNetwork) -> None:
-        self._stream = stream
-        self._network = network
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return await self._stream.read(max_bytes, timeout)
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._network.has_sent = True
-        await self._stream.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        try:
-            secured = await self._stream.start_tls(ssl_context, server_hostname, timeout)
-        except asyncio.CancelledError:
-            # httpcore closes at an error only, and our deadline cancels.
-            await self._stream.aclose()
-            raise
-        return _WatchedStream(secured, self._network)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
 
 
 class _Decoder:

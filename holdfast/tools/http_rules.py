@@ -28,6 +28,7 @@ _NOT_FOR_MODELS = frozenset(
     {
         *("host", "content-length", "transfer-encoding", "accept-encoding", "connection", "keep-alive"),
         *("te", "trailer", "upgrade", "expect", "http2-settings", "cookie", "cookie2"),
+        *("x-http-method", "x-http-method-override", "x-method-override"),  # with one, a GET would be no read
     }
 )
 
@@ -45,6 +46,10 @@ REDIRECTS = _MOVED | {_SEE_OTHER, 307, 308}
 
 class RequestRefused(Exception):
     """The request is not allowed, and was not sent."""
+
+
+class RequestFailed(Exception):
+    """The request had no effect that is known of: it was not sent, or it was one that only reads."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from holdfast.domain.agents import AgentSpec, HttpAccess
 from holdfast.domain.tools import Effect, Idempotency
 from holdfast.tools import http as http_tool
 from holdfast.tools.http import http_request_tool
-from holdfast.tools.http_exchange import MAX_BODY_BYTES, Exchanger, resolve
+from holdfast.tools.http_exchange import MAX_BODY_BYTES, Exchanger
+from holdfast.tools.http_network import resolve
 from holdfast.tools.http_rules import Request, RequestRefused
 from holdfast.tools.registry import Tool
 from holdfast.tools.run import Outcome, Raised, Returned, TimedOut, ToolRunner, Unknown
