@@ -60,7 +60,7 @@ def is_public(address: Address) -> bool:
     """Whether an address is reachable by everybody, and stands for no other one."""
     if isinstance(address, IPv6Address) and (address not in _IPV6_UNICAST or address.scope_id is not None):
         return False
-    return address.is_global and not address.is_multicast and not _within(address, _BLOCKED)
+    return address.is_global and not _within(address, _BLOCKED)
 
 
 def is_nameable(address: Address) -> bool:

@@ -470,6 +470,14 @@ async def test_a_server_that_dies_after_reading_leaves_the_outcome_unknown(metho
     assert len(server.requests) == 1
 
 
+async def test_a_server_that_dies_behind_tls_leaves_the_outcome_unknown(authority: trustme.CA) -> None:
+    async with serving(death, tls=certified(authority, "api.example.com")) as server:
+        exchanger = on(internet(server, port=443), trusting(authority))
+        came = await outcome(["api.example.com"], "POST", "https://api.example.com/", exchanger, body="text")
+    assert isinstance(came, Unknown)
+    assert [request.body for request in server.requests] == [b"text"]
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_a_read_that_gets_no_answer_is_a_failure(method: str) -> None:
     async with serving(death) as server:

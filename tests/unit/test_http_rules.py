@@ -76,7 +76,7 @@ HOSTILE = [
         "http://allowed.example%5c@evil.example/",
         "http://allowed.example\x7f/",
     ),
-    "http://allowed.example\u0085/",
+    *("http://allowed.example\u0085/", "http://allowed.example/a\\..\\b", "http://allowed.example/a\xa0b"),
     # Names that look alike to a careless comparison.
     *("http://allowed.example./", "http://allowed.example.evil.example/", "http://notallowed.example/"),
     *("http://sub.example/", "http://evilsub.example/", "http://.sub.example/", "http://a..sub.example/"),
