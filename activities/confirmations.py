@@ -31,12 +31,12 @@ class ConfirmationActivities:
         async with self._database.tenant(tenant_id) as connection:
             run = await runs.get(connection, tenant_id, reference.run_id)
             call = await tool_calls.find(connection, tenant_id, reference.tool_call_id)
-        agent = await self._agents.get(tenant_id, run.agent, run.agent_version)
-        tool = self._tools.get(call.tool)
-        declared = tool.declaration if tool else Declaration()
-        ruling = rule_on(agent, call.tool, declared, call.arguments or {})
-        question = _question(call, ruling.rule, ruling.asking, tool.schema if tool else None)
-        async with self._database.tenant(tenant_id) as connection:
+            agent = await self._agents.get(connection, tenant_id, run.agent, run.agent_version)
+            tool = self._tools.get(call.tool)
+            declared = tool.declaration if tool else Declaration()
+            ruling = rule_on(agent, call.tool, declared, call.arguments or {})
+            question = _question(call, ruling.rule, ruling.asking, tool.schema if tool else None)
+            await runs.lock(connection, tenant_id, reference.run_id)
             asked = await confirmations.request(connection, tenant_id, question)
             is_new = await tool_calls.move(
                 connection,

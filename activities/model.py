@@ -82,7 +82,7 @@ class ModelActivities:
         """What to ask; or the answer, stored by an attempt that died before Temporal heard of it, or before a reset."""
         async with self._database.tenant(step.tenant_id) as connection:
             run = await runs.before_step(connection, step.tenant_id, step.run_id, step.step)
-            agent = await self._agents.get(step.tenant_id, run.agent, run.agent_version)
+            agent = await self._agents.get(connection, step.tenant_id, run.agent, run.agent_version)
             if run.is_answered:
                 return await _stored(connection, step, agent)
             if agent.limits.max_cost_usd is not None and run.cost_usd >= agent.limits.max_cost_usd:
@@ -120,7 +120,7 @@ class ModelActivities:
 
     def _offered(self, agent: AgentSpec) -> list[dict[str, Any]]:
         named = self._tools.matching(rule.pattern for rule in agent.tools)
-        return [tool.as_function for tool in named if may_offer(agent, tool.name)]
+        return [tool.bound_to(agent).as_function for tool in named if may_offer(agent, tool.name)]
 
     async def _give_up_or_retry(self, step: ModelStep, agent: AgentSpec, error: ModelError) -> ApplicationError:
         async with self._database.tenant(step.tenant_id) as connection:

@@ -25,7 +25,7 @@ from temporalio import activity
 
 from activities.catalogue import AgentCatalogue
 from activities.heartbeat import heartbeating
-from holdfast.domain.agents import ConfirmationDefaults
+from holdfast.domain.agents import AgentSpec, ConfirmationDefaults
 from holdfast.domain.confirmations import ConfirmationKind, ConfirmationStatus, arguments_digest
 from holdfast.domain.errors import Unavailable
 from holdfast.domain.messages import OUTCOME_UNKNOWN
@@ -37,7 +37,7 @@ from holdfast.store import audit, confirmations, outbox, runs, tool_calls
 from holdfast.store.confirmations import Question
 from holdfast.store.engine import Database
 from holdfast.tools.registry import Tool, ToolRegistry
-from holdfast.tools.run import Outcome, Raised, Returned, TimedOut, ToolRunner
+from holdfast.tools.run import Outcome, Raised, Returned, TimedOut, ToolRunner, Unknown
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class ToolActivities:
                 idempotency_key=reference.tool_call_id,
                 timeout_s=reserved.call.terms.timeout_s,
             )
-            if not isinstance(outcome, TimedOut):
+            if not isinstance(outcome, TimedOut | Unknown):
                 break
         return reserved, await self._settlement(reserved, outcome)
 
@@ -133,14 +133,16 @@ class ToolActivities:
                 return _Settlement(ToolCallStatus.FAILED, error=error)
             case TimedOut(timeout_s) if reserved.call.terms.effect is Effect.READ:
                 return _Settlement(ToolCallStatus.FAILED, error=f"The tool did not answer within {timeout_s:g} s.")
-            case TimedOut():
+            case Unknown(reason) if reserved.call.terms.effect is Effect.READ:
+                return _Settlement(ToolCallStatus.FAILED, error=reason)
+            case TimedOut() | Unknown():
                 # Its thread may still be at it: only success can be proved now.
                 return await self._probed(reserved.call, reserved.tool) or _AMBIGUOUS
 
     async def _reserve(self, reference: CallRef) -> _Reserved | _ToProbe | ToolOutcome:
         async with self._database.tenant(reference.tenant_id) as connection:
             call = await tool_calls.lock(connection, reference.tenant_id, reference.tool_call_id)
-            tool = self._tools.get(call.tool)
+            tool = await self._tool(connection, reference, call.tool)
             if call.status is ToolCallStatus.APPROVED:
                 obstacle = await _obstacle(connection, reference, call, tool)
                 if obstacle is not None or tool is None:
@@ -221,8 +223,7 @@ class ToolActivities:
 
     async def _ask(self, connection: AsyncConnection, reference: CallRef, call: ToolCall) -> ConfirmationRequested:
         """Ask a person, in the transaction in which the outcome became unknown, what became of a call."""
-        run = await runs.get(connection, reference.tenant_id, call.run_id)
-        agent = await self._agents.get(reference.tenant_id, run.agent, run.agent_version)
+        agent = await self._agent(connection, reference)
         tool = self._tools.get(call.tool)
         declared = tool.declaration if tool else Declaration()
         terms = rule_on(agent, call.tool, declared, call.arguments or {}).asking
@@ -235,6 +236,17 @@ class ToolActivities:
         )
         await audit.append(connection, reference.tenant_id, entry)
         return as_requested(asked)
+
+    async def _tool(self, connection: AsyncConnection, reference: CallRef, name: str) -> Tool | None:
+        """A tool as the run's agent may use it."""
+        tool = self._tools.get(name)
+        if tool is None or tool.for_agent is None:
+            return tool
+        return tool.bound_to(await self._agent(connection, reference))
+
+    async def _agent(self, connection: AsyncConnection, reference: CallRef) -> AgentSpec:
+        run = await runs.get(connection, reference.tenant_id, reference.run_id)
+        return await self._agents.get(connection, reference.tenant_id, run.agent, run.agent_version)
 
     async def _cut_off(self, reference: CallRef, reserved: _Reserved) -> None:
         """The run is cancelled while its tool runs: what it may have done by now is unknown, and nobody waits for it.

@@ -58,13 +58,13 @@ class TurnActivities:
             taken = await turns.take(connection, run.tenant_id, run.run_id)
             if taken is None or taken.has_ended:
                 await outbox.heard_start(connection, run.tenant_id, run.run_id)
-        if taken is None:
-            return Turn(taken=False)
-        if taken.has_ended:
-            return Turn(taken=True, ended_before=True)
-        if taken.is_cancelled:
-            return Turn(taken=True, is_cancelled=True)
-        agent = await self._agents.get(run.tenant_id, taken.agent, taken.agent_version)
+            if taken is None:
+                return Turn(taken=False)
+            if taken.has_ended:
+                return Turn(taken=True, ended_before=True)
+            if taken.is_cancelled:
+                return Turn(taken=True, is_cancelled=True)
+            agent = await self._agents.get(connection, run.tenant_id, taken.agent, taken.agent_version)
         limits = agent.limits
         return Turn(
             taken=True,

@@ -25,6 +25,7 @@ from holdfast.store.engine import Database, create_engine
 from holdfast.temporal import client
 from holdfast.temporal.client import MessageWorkflows
 from holdfast.tools.functions import tools_of_modules
+from holdfast.tools.http import http_request_tool
 from holdfast.tools.registry import ToolRegistry
 from holdfast.tools.run import ToolRunner
 from worker.sandbox import sandboxed_runner
@@ -55,7 +56,7 @@ async def wire(settings: WorkerSettings) -> AsyncIterator[Parts]:
     file = agents_yaml.load_agents(settings.agents)
     models = load_models(file.models_path, os.environ, allow_demo=settings.environment == "dev")
     agents_yaml.check_aliases(file, models.aliases, models.unusable)
-    tools = ToolRegistry(tools_of_modules(file.tool_modules))
+    tools = ToolRegistry([*tools_of_modules(file.tool_modules), http_request_tool()])
     agents_yaml.check_tools(file, tools.described)
     _warn(models, agents_yaml.warnings(file, tools.described))
     database = Database(create_engine(settings.database_url.get_secret_value(), settings.database_pool_size))
@@ -80,7 +81,7 @@ def _activities(
     tools: ToolRegistry,
     runner: ToolRunner,
 ) -> Sequence[Callable[..., Any]]:
-    catalogue = AgentCatalogue(database)
+    catalogue = AgentCatalogue()
     turn = TurnActivities(database, catalogue, MessageWorkflows(temporal, settings.task_queue))
     confirmations = ConfirmationActivities(database, catalogue, tools)
     return [

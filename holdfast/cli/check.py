@@ -17,6 +17,7 @@ def check(
     from holdfast.config import agents_yaml
     from holdfast.config.models_yaml import load_models
     from holdfast.tools.functions import tools_of_modules
+    from holdfast.tools.http import http_request_tool
     from holdfast.tools.registry import ToolRegistry
 
     # A user's tools are found where the user stands, as they are by the worker.
@@ -27,7 +28,8 @@ def check(
         file.models_path, {"HOLDFAST_DEMO_MODEL_URL": "http://127.0.0.1", **os.environ}, allow_demo=True
     )
     agents_yaml.check_aliases(file, models.aliases, models.unusable)
-    tools = ToolRegistry(tools_of_modules(file.tool_modules))
+    own_tools = tools_of_modules(file.tool_modules)
+    tools = ToolRegistry([*own_tools, http_request_tool()])
     agents_yaml.check_tools(file, tools.described)
     for left_out in models.left_out:
         typer.echo(f"note: {models.path}:{left_out.line}: {left_out.model} is left out: {left_out.variable} is not set")
@@ -35,6 +37,6 @@ def check(
         typer.echo(f"warning: {warning}")
     agents_found = ", ".join(agent.name for agent in file.agents)
     typer.echo(
-        f"{file.path}: good (agents: {agents_found}; tools: {', '.join(tools.names) or 'none'}; "
+        f"{file.path}: good (agents: {agents_found}; tools: {', '.join(tool.name for tool in own_tools) or 'none'}; "
         f"aliases: {', '.join(models.aliases)})"
     )

@@ -29,6 +29,7 @@ from holdfast.domain.agents import (
     ConfirmationDefaults,
     Deadline,
     Escalation,
+    HttpAccess,
     Identity,
     Limits,
     OnBusy,
@@ -146,6 +147,11 @@ class AgentShape(Shape):
         default={},
         description="A tool's name, or a pattern with * and ?, and what the agent may do with it. Deny beats confirm "
         "beats allow; a tool that no rule names is denied.",
+    )
+    http: HttpAccess = Field(
+        default=HttpAccess(),
+        description="The hosts that the tool http_request may ask: api.example.com, *.example.org; a private one by "
+        "its whole origin, http://10.0.0.5:8080.",
     )
 
 
@@ -318,6 +324,7 @@ def _agent(name: str, shape: AgentShape, defaults: DefaultsShape, prompt: str) -
         confirmation=_laid_over(defaults.confirmation, shape.confirmation),
         on_busy=shape.on_busy,
         tools=tuple(_rule(pattern, rule) for pattern, rule in shape.tools.items()),
+        http=shape.http,
     )
 
 

@@ -6,8 +6,9 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from holdfast.domain.hosts import AllowedHost, read_entry
 from holdfast.domain.tools import MAX_ATTEMPTS, Declaration, Effect, Idempotency
 
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
@@ -145,6 +146,22 @@ class OnBusy(StrEnum):
     REJECT = "reject"  #: it is refused, and nothing is stored
 
 
+def _host_entry(entry: str) -> str:
+    read_entry(entry)
+    return entry
+
+
+class HttpAccess(Part):
+    """The hosts that the tool `http_request` may ask. How they are written: `holdfast.domain.hosts`."""
+
+    allow: tuple[Annotated[str, AfterValidator(_host_entry)], ...] = ()
+
+    @property
+    def hosts(self) -> tuple[AllowedHost, ...]:
+        """The entries, read."""
+        return tuple(read_entry(entry) for entry in self.allow)
+
+
 class AgentSpec(Part):
     """An agent, whole: what `agents.yaml` says of it, with defaults filled in and prompt files read."""
 
@@ -157,6 +174,7 @@ class AgentSpec(Part):
     confirmation: ConfirmationDefaults = ConfirmationDefaults()
     on_busy: OnBusy = OnBusy.QUEUE
     tools: tuple[ToolRule, ...] = ()
+    http: HttpAccess = HttpAccess()
 
     @model_validator(mode="after")
     def _asks_people_in_a_way_that_makes_sense(self) -> Self:

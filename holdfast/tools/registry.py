@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
+from holdfast.domain.agents import AgentSpec
 from holdfast.domain.confirmations import canonical_digest
 from holdfast.domain.errors import ConfigurationError
 from holdfast.domain.tools import Declaration, Described, Idempotency
@@ -32,6 +33,7 @@ class Tool:
         validate: a JSON value as validated arguments, defaults filled in; raises ArgumentsRefused.
         call: runs it, with validated arguments and an idempotency key; answers with a value, or something to await.
         is_async: `call` answers at once with something to await; otherwise it needs a thread of its own.
+        for_agent: the tool as one agent may use it, with the same schema; None: it is the same for all.
     """
 
     name: str
@@ -42,6 +44,11 @@ class Tool:
     validate: Callable[[Any], dict[str, Any]] = field(repr=False)
     call: Callable[[dict[str, Any], str], Any] = field(repr=False)
     is_async: bool = False
+    for_agent: Callable[[AgentSpec], "Tool"] | None = field(default=None, repr=False)
+
+    def bound_to(self, agent: AgentSpec) -> "Tool":
+        """The tool as this agent may use it: what is offered to its model, and what is called."""
+        return self if self.for_agent is None else self.for_agent(agent)
 
     @property
     def idempotency(self) -> Idempotency:

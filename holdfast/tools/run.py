@@ -25,6 +25,10 @@ MAX_SHOWN_CHARACTERS = 32 * 1024
 MAX_ERROR_CHARACTERS = 2_000
 
 
+class OutcomeUnknown(Exception):
+    """Raised by a tool that can't say whether its effect happened."""
+
+
 @dataclass(frozen=True)
 class Returned:
     """The tool returned: `result` is JSON text, cut to `MAX_STORED_CHARACTERS` with a note where it was longer."""
@@ -46,7 +50,14 @@ class TimedOut:
     timeout_s: float
 
 
-Outcome = Returned | Raised | TimedOut
+@dataclass(frozen=True)
+class Unknown:
+    """The tool itself says that nobody knows whether its effect happened."""
+
+    reason: str
+
+
+Outcome = Returned | Raised | TimedOut | Unknown
 
 
 class ToolRunner:
@@ -86,15 +97,15 @@ async def _run(call: Callable[[], Any], *, is_async: bool, timeout_s: float) -> 
             return await _call(call, is_async=is_async)
     except TimeoutError as error:
         # A TimeoutError of the tool's own, before the time is up, is a failure like any other.
-        return TimedOut(timeout_s) if limit.expired() else _raised(error)
+        return TimedOut(timeout_s) if limit.expired() else _failed(error)
     except asyncio.CancelledError as error:
         # So is a CancelledError that nobody asked for: something the tool waited for was cancelled.
         if _is_cancelled():
             raise
-        return _raised(error)
+        return _failed(error)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         # The tool is the user's code: whatever it raises is for the model to read. `sys.exit` ends no worker.
-        return _raised(error)
+        return _failed(error)
 
 
 def _asked_for(probe: Callable[..., Any], arguments: dict[str, Any], idempotency_key: str) -> dict[str, Any]:
@@ -103,26 +114,26 @@ def _asked_for(probe: Callable[..., Any], arguments: dict[str, Any], idempotency
     return {name: known[name] for name in inspect.signature(probe).parameters if name in known}
 
 
-async def _call(call: Callable[[], Any], *, is_async: bool) -> Returned | Raised:
+async def _call(call: Callable[[], Any], *, is_async: bool) -> Returned | Raised | Unknown:
     if is_async:
         return Returned(_as_text(await call()))
     finished = await _in_a_thread(call)
     # A plain function around an asynchronous one has done nothing yet.
-    return finished if isinstance(finished, Returned | Raised) else Returned(_as_text(await finished))
+    return finished if isinstance(finished, Returned | Raised | Unknown) else Returned(_as_text(await finished))
 
 
-async def _in_a_thread(call: Callable[[], Any]) -> Returned | Raised | Awaitable[Any]:
+async def _in_a_thread(call: Callable[[], Any]) -> Returned | Raised | Unknown | Awaitable[Any]:
     # Not in a pool: one that hangs beyond its timeout would take a place in it for good, and a pool's threads are
     # waited for when the process ends.
     loop = asyncio.get_running_loop()
-    arrived: asyncio.Future[Returned | Raised | Awaitable[Any]] = loop.create_future()
+    arrived: asyncio.Future[Returned | Raised | Unknown | Awaitable[Any]] = loop.create_future()
 
     def work() -> None:
         finished = _finished(call)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(arrive, finished)
 
-    def arrive(finished: Returned | Raised | Awaitable[Any]) -> None:
+    def arrive(finished: Returned | Raised | Unknown | Awaitable[Any]) -> None:
         if not arrived.done():
             arrived.set_result(finished)
 
@@ -130,13 +141,13 @@ async def _in_a_thread(call: Callable[[], Any]) -> Returned | Raised | Awaitable
     return await arrived
 
 
-def _finished(call: Callable[[], Any]) -> Returned | Raised | Awaitable[Any]:
+def _finished(call: Callable[[], Any]) -> Returned | Raised | Unknown | Awaitable[Any]:
     # In the tool's thread, since not everything passes through a future: a StopIteration would never arrive.
     try:
         value = call()
         return value if inspect.isawaitable(value) else Returned(_as_text(value))
     except BaseException as error:
-        return _raised(error)
+        return _failed(error)
 
 
 def _is_cancelled() -> bool:
@@ -144,12 +155,17 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _raised(error: BaseException) -> Raised:
+def _failed(error: BaseException) -> Raised | Unknown:
+    if isinstance(error, OutcomeUnknown):
+        return Unknown(storable(_text(error), MAX_ERROR_CHARACTERS))
+    return Raised(storable(f"{type(error).__name__}: {_text(error)}", MAX_ERROR_CHARACTERS))
+
+
+def _text(error: BaseException) -> str:
     try:
-        said = str(error)
+        return str(error)
     except Exception:  # an exception whose own text fails
-        said = "it has no text"
-    return Raised(storable(f"{type(error).__name__}: {said}", MAX_ERROR_CHARACTERS))
+        return "it has no text"
 
 
 def _as_text(value: Any) -> str:

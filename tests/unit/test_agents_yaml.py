@@ -11,7 +11,16 @@ import pytest
 import yaml
 
 from holdfast.config.agents_yaml import check_aliases, check_tools, json_schema, load_agents, warnings
-from holdfast.domain.agents import AgentSpec, ConfirmationDefaults, Escalation, Identity, Limits, OnBusy, ToolRule
+from holdfast.domain.agents import (
+    AgentSpec,
+    ConfirmationDefaults,
+    Escalation,
+    HttpAccess,
+    Identity,
+    Limits,
+    OnBusy,
+    ToolRule,
+)
 from holdfast.domain.errors import ConfigurationError
 from holdfast.domain.tools import Declaration, Described, Effect
 
@@ -35,6 +44,7 @@ agents:
       list_orders: {confirm: never}
       "mcp__github__*": confirm
       delete_account: deny
+    http: {allow: [api.example.com, "*.example.org", "http://127.0.0.1:8080"]}
   echo:
     model: fast
     system_prompt: Say it again.
@@ -82,8 +92,10 @@ def test_a_whole_file() -> None:
             ToolRule(pattern="mcp__github__*", verdict="confirm"),
             ToolRule(pattern="delete_account", verdict="deny"),
         ),
+        http=HttpAccess(allow=("api.example.com", "*.example.org", "http://127.0.0.1:8080")),
     )
     assert echo.system_prompt == "Say it again."
+    assert echo.http == HttpAccess()
 
 
 def test_an_agents_own_value_wins_even_when_it_is_the_built_in_default() -> None:
@@ -114,7 +126,22 @@ def test_an_agents_own_value_wins_even_when_it_is_the_built_in_default() -> None
         (
             AGENT + "    on_idle: queue\n",
             "agents.yaml:5: agents.support.on_idle: unknown key 'on_idle'; "
-            "known here: model, identity, persona, system_prompt, limits, confirmation, on_busy, tools",
+            "known here: model, identity, persona, system_prompt, limits, confirmation, on_busy, tools, http",
+        ),
+        (
+            AGENT + "    http:\n      allow:\n        - api.example.com\n        - '*'\n",
+            "agents.yaml:8: agents.support.http.allow[1]: '*' would allow every host; "
+            "name the hosts, like api.example.com or *.example.org",
+        ),
+        (AGENT + "    http: {allow: a.example}\n", "agents.yaml:5: agents.support.http.allow: must be a list"),
+        (
+            AGENT + "    http: {alow: []}\n",
+            "agents.yaml:5: agents.support.http.alow: unknown key 'alow'; did you mean 'allow'?",
+        ),
+        (
+            AGENT + "    http: {allow: ['http://169.254.169.254']}\n",
+            "agents.yaml:5: agents.support.http.allow[0]: 'http://169.254.169.254' can't be allowed: "
+            "it is neither a public nor a private address",
         ),
         (
             AGENT + "    on_busy: wait\n",

@@ -20,10 +20,12 @@ from holdfast.tools.run import (
     MAX_ERROR_CHARACTERS,
     MAX_STORED_CHARACTERS,
     Outcome,
+    OutcomeUnknown,
     Raised,
     Returned,
     TimedOut,
     ToolRunner,
+    Unknown,
 )
 
 KEY = "call_1"
@@ -145,6 +147,11 @@ async def test_a_plain_function_around_an_asynchronous_one_is_run_to_its_end(run
         return inner()
 
     assert await returned(runner, around) == '"done"'
+
+
+@pytest.mark.parametrize("tool_function", in_both_ways("a doubt", raising(OutcomeUnknown("the bank\x00 hung up"))))
+async def test_a_tool_may_say_that_it_does_not_know(runner: ToolRunner, tool_function: Callable[[], Any]) -> None:
+    assert await outcome(runner, tool_function) == Unknown("the bank\ufffd hung up")
 
 
 async def test_arguments_come_as_the_types_that_were_declared(runner: ToolRunner) -> None:
