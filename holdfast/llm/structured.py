@@ -2,38 +2,20 @@
 
 The schema stands in the prompt: not every provider can be given one, and a fallback must not change what is asked. The
 answer is checked here in any case.
-
-The schema is a tenant's, and the process is everybody's. So nothing is fetched (a `$ref` that leads out of the schema
-is a mistake in it), and what could take for ever is bounded: patterns by time, references by number.
 """
 
 import hashlib
-import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import regex
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
-from jsonschema.validators import extend
-from referencing import Registry
-from referencing.exceptions import Unresolvable
-
 from holdfast.domain.errors import InvalidInput
+from holdfast.domain.json_schema import JsonSchema, SchemaUnusable
 from holdfast.domain.messages import ChatMessage
 
 #: How often an answer is sent back with what is wrong with it.
 MAX_REPAIRS = 2
-
-#: How many mistakes of an answer are named, to the model and in the end to the caller.
-_MAX_ERRORS = 10
-_MAX_ERROR_CHARACTERS = 300
-
-#: How many references are followed for one answer, and how many seconds one pattern may take.
-_MAX_REFERENCES = 10_000
-_PATTERN_TIMEOUT_S = 0.2
 
 #: A block of its own, to the fence on a line of its own: no JSON has a line that begins with a fence.
 _BLOCK = re.compile(r"^[ \t]*```[\w-]*[ \t]*\n(.*?)\n[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
@@ -50,7 +32,7 @@ class Malformed(Exception):
 
 
 class Schema:
-    """A JSON Schema (2020-12, without `patternProperties`) that answers are held to.
+    """A JSON Schema (see `JsonSchema`) that answers are held to.
 
     Raises:
         InvalidInput: it is not a valid schema.
@@ -58,16 +40,10 @@ class Schema:
 
     def __init__(self, schema: dict[str, Any]) -> None:
         try:
-            Draft202012Validator.check_schema(schema)
-            self.text = json.dumps(schema, ensure_ascii=False, sort_keys=True)
-        except SchemaError as error:
-            what = error.message[:_MAX_ERROR_CHARACTERS]
-            raise InvalidInput("schema", f"It is not a valid JSON Schema: {what}") from None
-        except RecursionError:
-            raise InvalidInput("schema", "It is nested too deeply.") from None
-        if '"patternProperties":' in self.text:
-            raise InvalidInput("schema", "patternProperties are not supported; name the properties.")
-        self._schema = schema
+            self._schema = JsonSchema(schema)
+        except SchemaUnusable as unusable:
+            raise InvalidInput("schema", str(unusable)) from None
+        self.text = self._schema.text
 
     def read(self, answer: str) -> Any:
         """The value that an answer holds, without the fence around it.
@@ -79,34 +55,12 @@ class Schema:
         """
         value = _parse(answer)
         try:
-            errors = list(itertools.islice(self._validator().iter_errors(value), _MAX_ERRORS))
-        except Unresolvable as error:
-            raise InvalidInput("schema", f"It refers to something that is not in it: {error.ref!r}") from None
-        except (RecursionError, _TooCostly):
-            raise InvalidInput("schema", "It refers to itself without end, or too often.") from None
-        except (TimeoutError, regex.error):
-            raise InvalidInput("schema", "A pattern of it is broken, or takes too long.") from None
+            errors = self._schema.errors(value)
+        except SchemaUnusable as unusable:
+            raise InvalidInput("schema", str(unusable)) from None
         if errors:
-            raise Malformed([_described(error) for error in sorted(errors, key=lambda error: error.json_path)])
+            raise Malformed(errors)
         return value
-
-    def _validator(self) -> Any:
-        """A validator with a budget of its own."""
-        spent = itertools.count()
-
-        def followed(validator: Any, reference: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
-            if next(spent) >= _MAX_REFERENCES:
-                raise _TooCostly
-            yield from Draft202012Validator.VALIDATORS["$ref"](validator, reference, instance, schema)
-
-        keywords = {"$ref": followed, "$dynamicRef": followed, "pattern": _matched}
-        bounded = extend(Draft202012Validator, keywords)  # type: ignore[no-untyped-call]  # its stubs leave it out
-        # With a registry of its own, the validator fetches nothing.
-        return bounded(self._schema, registry=Registry())
-
-
-class _TooCostly(Exception):
-    """The budget of references is used up."""
 
 
 def instructed(messages: Sequence[ChatMessage], schema: Schema) -> list[ChatMessage]:
@@ -148,12 +102,3 @@ def _candidates(answer: str) -> Iterator[str]:
 
 def _no_number(constant: str) -> Any:
     raise ValueError(f"{constant} is not a JSON number")
-
-
-def _matched(validator: Any, pattern: str, instance: Any, _: Any) -> Iterator[ValidationError]:
-    if validator.is_type(instance, "string") and not regex.search(pattern, instance, timeout=_PATTERN_TIMEOUT_S):
-        yield ValidationError(f"{instance!r} does not match {pattern!r}")
-
-
-def _described(error: ValidationError) -> tuple[str, str]:
-    return error.json_path, error.message[:_MAX_ERROR_CHARACTERS]
