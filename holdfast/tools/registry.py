@@ -1,6 +1,6 @@
 """Tools by name: what a tool is, whatever it is made of, and the ones of an installation.
 
-`holdfast.tools.functions` makes them of plain typed functions.
+`holdfast.tools.functions` makes them of plain typed functions, `holdfast.tools.mcp` of what MCP servers offer.
 """
 
 import json
@@ -32,6 +32,7 @@ class Tool:
         validate: a JSON value as validated arguments, defaults filled in; raises ArgumentsRefused.
         call: runs it, with validated arguments and an idempotency key; answers with a value, or something to await.
         is_async: `call` answers at once with something to await; otherwise it needs a thread of its own.
+        disabled: why it can't be used now, for the model; it is then offered to none, and refuses every call.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Tool:
     validate: Callable[[Any], dict[str, Any]] = field(repr=False)
     call: Callable[[dict[str, Any], str], Any] = field(repr=False)
     is_async: bool = False
+    disabled: str | None = None
 
     @property
     def idempotency(self) -> Idempotency:
@@ -62,7 +64,7 @@ class Tool:
         """The model's arguments as validated JSON, with defaults filled in: what is confirmed, and what runs.
 
         Raises:
-            ArgumentsRefused: they are not JSON, or don't fit the schema.
+            ArgumentsRefused: they are not JSON, or don't fit the schema; or the tool is disabled.
         """
         try:
             values = json.loads(raw) if raw.strip() else {}
@@ -74,8 +76,10 @@ class Tool:
         """Arguments that were read already, validated in the same way.
 
         Raises:
-            ArgumentsRefused: they don't fit the schema, or have no canonical form.
+            ArgumentsRefused: they don't fit the schema, or have no canonical form; or the tool is disabled.
         """
+        if self.disabled is not None:
+            raise ArgumentsRefused(self.disabled)
         try:
             checked = self.validate(values)
             # Shown here, and not at the moment a person is asked: NaN or an integer beyond 2**53 has no canonical form.
@@ -86,17 +90,30 @@ class Tool:
 
 
 class ToolRegistry:
-    """The tools of an installation."""
+    """The tools of an installation. Those that are given at the start stay; other sources may come and change later."""
 
     def __init__(self, tools: Iterable[Tool]) -> None:
+        self._by_source: dict[str, dict[str, Tool]] = {}
         self._tools: dict[str, Tool] = {}
+        self.replace("", tools)
+
+    def replace(self, source: str, tools: Iterable[Tool]) -> None:
+        """Take the tools of a source, such as an MCP server, in place of those it gave before.
+
+        Raises:
+            ConfigurationError: two have the same name; nothing is changed then.
+        """
+        taken = {name for other, theirs in self._by_source.items() if other != source for name in theirs}
+        fresh: dict[str, Tool] = {}
         for tool in tools:
-            if tool.name in self._tools:
+            if tool.name in taken or tool.name in fresh:
                 raise ConfigurationError(f"tool {tool.name}: defined twice; tool names must differ")
-            self._tools[tool.name] = tool
+            fresh[tool.name] = tool
+        self._by_source[source] = fresh
+        self._tools = {name: tool for theirs in self._by_source.values() for name, tool in theirs.items()}
 
     def get(self, name: str) -> Tool | None:
-        """The tool of this name; None: there is none."""
+        """The tool of this name, which may be disabled; None: there is none."""
         return self._tools.get(name)
 
     @property
@@ -104,6 +121,10 @@ class ToolRegistry:
         return tuple(self._tools)
 
     def matching(self, patterns: Iterable[str]) -> list[Tool]:
-        """The tools whose name matches one of the patterns."""
+        """The tools that can be offered and whose name matches one of the patterns."""
         wanted = list(patterns)
-        return [tool for tool in self._tools.values() if any(fnmatchcase(tool.name, pattern) for pattern in wanted)]
+        return [
+            tool
+            for tool in self._tools.values()
+            if tool.disabled is None and any(fnmatchcase(tool.name, pattern) for pattern in wanted)
+        ]

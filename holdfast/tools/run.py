@@ -24,6 +24,10 @@ MAX_SHOWN_CHARACTERS = 32 * 1024
 MAX_ERROR_CHARACTERS = 2_000
 
 
+class OutcomeUnknown(Exception):
+    """Raised by a tool that can't say whether its effect happened: its connection broke after the request, say."""
+
+
 @dataclass(frozen=True)
 class Returned:
     """The tool returned: `result` is JSON text, cut to `MAX_STORED_CHARACTERS` with a note where it was longer."""
@@ -45,7 +49,14 @@ class TimedOut:
     timeout_s: float
 
 
-Outcome = Returned | Raised | TimedOut
+@dataclass(frozen=True)
+class Unknown:
+    """The tool can't say whether its effect happened (`OutcomeUnknown`); `reason` says why."""
+
+    reason: str
+
+
+Outcome = Returned | Raised | TimedOut | Unknown
 
 
 class ToolRunner:
@@ -71,26 +82,26 @@ class ToolRunner:
             return _raised(error)
 
 
-async def _call(call: Callable[[], Any], *, is_async: bool) -> Returned | Raised:
+async def _call(call: Callable[[], Any], *, is_async: bool) -> Returned | Raised | Unknown:
     if is_async:
         return Returned(_as_text(await call()))
     finished = await _in_a_thread(call)
     # A plain function around an asynchronous one has done nothing yet.
-    return finished if isinstance(finished, Returned | Raised) else Returned(_as_text(await finished))
+    return finished if isinstance(finished, Returned | Raised | Unknown) else Returned(_as_text(await finished))
 
 
-async def _in_a_thread(call: Callable[[], Any]) -> Returned | Raised | Awaitable[Any]:
+async def _in_a_thread(call: Callable[[], Any]) -> Returned | Raised | Unknown | Awaitable[Any]:
     # Not in a pool: one that hangs beyond its timeout would take a place in it for good, and a pool's threads are
     # waited for when the process ends.
     loop = asyncio.get_running_loop()
-    arrived: asyncio.Future[Returned | Raised | Awaitable[Any]] = loop.create_future()
+    arrived: asyncio.Future[Returned | Raised | Unknown | Awaitable[Any]] = loop.create_future()
 
     def work() -> None:
         finished = _finished(call)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(arrive, finished)
 
-    def arrive(finished: Returned | Raised | Awaitable[Any]) -> None:
+    def arrive(finished: Returned | Raised | Unknown | Awaitable[Any]) -> None:
         if not arrived.done():
             arrived.set_result(finished)
 
@@ -98,7 +109,7 @@ async def _in_a_thread(call: Callable[[], Any]) -> Returned | Raised | Awaitable
     return await arrived
 
 
-def _finished(call: Callable[[], Any]) -> Returned | Raised | Awaitable[Any]:
+def _finished(call: Callable[[], Any]) -> Returned | Raised | Unknown | Awaitable[Any]:
     # In the tool's thread, since not everything passes through a future: a StopIteration would never arrive.
     try:
         value = call()
@@ -112,11 +123,13 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _raised(error: BaseException) -> Raised:
+def _raised(error: BaseException) -> Raised | Unknown:
     try:
         said = str(error)
     except Exception:  # an exception whose own text fails
         said = "it has no text"
+    if isinstance(error, OutcomeUnknown):
+        return Unknown(storable(said, MAX_ERROR_CHARACTERS))
     return Raised(storable(f"{type(error).__name__}: {said}", MAX_ERROR_CHARACTERS))
 
 
