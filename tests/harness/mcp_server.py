@@ -17,6 +17,7 @@ import uvicorn
 from mcp import MCPError
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.runner import serve_loop
 from mcp.server.stdio import stdio_server
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
 
@@ -25,12 +26,11 @@ TOOLS_FILE, EFFECTS_FILE, PID_FILE = "tools.json", "effects", "pid"
 #: So that the tests see more than one page.
 PAGE = 3
 
-#: The seven wonders of a tool; their definitions are in `tests/harness/mcp_servers.py`.
 Context = ServerRequestContext[Any, Any]
 
 
 class Tools:
-    """The server's tools, as the file has them now."""
+    """The server's tools: what it says of them stands in the file, what they do stands here."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -104,10 +104,10 @@ def _said(text: str) -> types.CallToolResult:
     return types.CallToolResult(content=[types.TextContent(text=text)])
 
 
-async def _only_the_old_protocol(context: Context, call_next: CallNext) -> HandlerResult:
-    if context.method == "server/discover":
+async def _only_the_old_protocol(ctx: Context, call_next: CallNext) -> HandlerResult:
+    if ctx.method == "server/discover":
         raise MCPError(types.METHOD_NOT_FOUND, "Method not found")
-    return await call_next(context)
+    return await call_next(ctx)
 
 
 def _server(folder: Path, *, is_old: bool) -> Server[Any]:
@@ -124,10 +124,13 @@ def _server(folder: Path, *, is_old: bool) -> Server[Any]:
     return server
 
 
-async def _over_stdio(server: Server[Any]) -> None:
+async def _over_stdio(server: Server[Any], *, is_old: bool) -> None:
     options = server.create_initialization_options(NotificationOptions(tools_changed=True))
     async with stdio_server() as (read, write):
-        await server.run(read, write, options)
+        if is_old:
+            await serve_loop(server, read, write, lifespan_state={}, init_options=options)
+        else:
+            await server.run(read, write, options)
 
 
 def main() -> None:
@@ -140,7 +143,7 @@ def main() -> None:
     (options.folder / PID_FILE).write_text(str(os.getpid()))
     server = _server(options.folder, is_old=options.old)
     if options.http is None:
-        asyncio.run(_over_stdio(server))
+        asyncio.run(_over_stdio(server, is_old=options.old))
     else:
         uvicorn.run(server.streamable_http_app(), port=options.http, log_level="warning")
 
