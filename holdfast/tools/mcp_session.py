@@ -262,10 +262,12 @@ class ServerSession:
                         group.start_soon(self._hear, client)
                         await self._follow(client)
                         group.cancel_scope.cancel()
-                trouble = "the connection was lost"
             except Exception as error:  # whatever ends a session, the next one is tried; the log says why
                 trouble = self._why(error)
-        self._give_up(trouble, was_up)
+        if not was_up:
+            self._tell(trouble)
+            self._hurry.clear()
+            self._attempted.set()
 
     def _open(self) -> Client:
         transport = _watched(_transport(self._server, self._note_http_trouble), self._lose)
@@ -280,23 +282,19 @@ class ServerSession:
         self._hurry.clear()
         self._attempted.set()
 
-    def _lose(self) -> None:
+    def _lose(self, trouble: str = "the connection was lost") -> None:
         """From now on, calls wait for the next session."""
         if self._client is not None:
             self._attempted.clear()
+            self._tell(trouble)
         self._client = None
         self._is_lost = True
         self._news.set()
 
-    def _give_up(self, trouble: str, was_up: bool) -> None:
-        if self.trouble is None:
+    def _tell(self, trouble: str) -> None:
+        if self.trouble is None and not self._scope.cancel_called:
             log.warning("MCP server %r: %s; its tools can't be called until it is back", self.name, trouble)
         self.trouble = trouble
-        self._client = None
-        # After the loss of a session, whoever waits waits for the attempt that comes now.
-        if not was_up:
-            self._hurry.clear()
-            self._attempted.set()
 
     async def _follow(self, client: Client) -> None:
         """List the tools again whenever they may have changed; return when the session is lost.
@@ -311,6 +309,9 @@ class ServerSession:
                 if not self._is_lost:
                     with anyio.fail_after(_START_TIMEOUT_S):
                         await self._list(client)
+        except Exception as error:
+            self._lose(self._why(error))
+            raise
         finally:
             self._lose()
             # Leaving now would cut calls that may still be answered; those that can't be are told so by the SDK.
