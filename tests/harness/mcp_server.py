@@ -110,7 +110,8 @@ async def _only_the_old_protocol(ctx: Context, call_next: CallNext) -> HandlerRe
     return await call_next(ctx)
 
 
-def _server(folder: Path, *, is_old: bool) -> Server[Any]:
+def shop_server(folder: Path, *, is_old: bool = False) -> Server[Any]:
+    """The server, to be served over either transport."""
     tools = Tools(folder)
     server: Server[Any] = Server(
         "shop",
@@ -141,7 +142,7 @@ def main() -> None:
     parser.add_argument("--old", action="store_true")
     options = parser.parse_args()
     (options.folder / PID_FILE).write_text(str(os.getpid()))
-    server = _server(options.folder, is_old=options.old)
+    server = shop_server(options.folder, is_old=options.old)
     if options.http is None:
         asyncio.run(_over_stdio(server, is_old=options.old))
     else:

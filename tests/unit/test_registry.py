@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import BaseModel, Field
 from holdfast.domain.errors import ConfigurationError
 from holdfast.domain.tools import Idempotency, tool
 from holdfast.tools.functions import tool_from_function, tools_of_modules
-from holdfast.tools.registry import ArgumentsRefused, ToolRegistry
+from holdfast.tools.registry import ArgumentsRefused, Tool, ToolRegistry
 from tests.unit.builders import json_objects
 
 
@@ -279,3 +280,45 @@ def test_a_module_that_can_not_be_imported_is_named(
     name = module(tmp_path, "holdfast_tools_broken", text, monkeypatch)
     with pytest.raises(ConfigurationError, match=f"^tools: module '{name}' can't be imported: {complaint}"):
         ToolRegistry(tools_of_modules([name]))
+
+
+def test_the_tools_of_a_source_can_come_change_and_go() -> None:
+    kept, first, second = (idle(name) for name in ("kept", "first", "second"))
+    registry = ToolRegistry([kept])
+
+    registry.replace("a server", [first])
+    assert registry.names == ("kept", "first")
+    registry.replace("a server", [second])
+    assert registry.names == ("kept", "second")
+    registry.replace("a server", [])
+    assert registry.names == ("kept",)
+
+
+def test_no_source_takes_the_name_of_anothers_tool() -> None:
+    registry = ToolRegistry([idle("kept")])
+    registry.replace("a server", [idle("first")])
+    for clash in ([idle("second"), idle("kept")], [idle("second"), idle("second")]):
+        with pytest.raises(ConfigurationError, match="defined twice"):
+            registry.replace("a server", clash)
+
+    assert registry.names == ("kept", "first")
+
+
+def test_a_disabled_tool_is_not_offered_and_refuses_its_calls() -> None:
+    disabled = replace(idle("pay"), disabled="Nobody has accepted it.")
+    registry = ToolRegistry([disabled, idle("look")])
+
+    assert [tool.name for tool in registry.matching(["*"])] == ["look"]
+    assert registry.get("pay") is disabled
+    for refuse in (lambda: disabled.parse("{}"), lambda: disabled.check({})):
+        with pytest.raises(ArgumentsRefused, match=r"Nobody has accepted it\."):
+            refuse()
+
+
+def idle(name: str) -> Tool:
+    """A tool that does nothing."""
+
+    def function() -> None: ...
+
+    function.__name__ = name
+    return tool_from_function(function)

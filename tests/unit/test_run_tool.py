@@ -20,10 +20,12 @@ from holdfast.tools.run import (
     MAX_ERROR_CHARACTERS,
     MAX_STORED_CHARACTERS,
     Outcome,
+    OutcomeUnknown,
     Raised,
     Returned,
     TimedOut,
     ToolRunner,
+    Unknown,
 )
 
 KEY = "call_1"
@@ -192,6 +194,13 @@ async def test_whatever_a_tool_raises_is_an_outcome(runner: ToolRunner, function
     assert isinstance(await outcome(runner, function), Raised)
     # The runner, and the loop it runs in, are as before.
     assert await result(runner, "next") == '"next"'
+
+
+@pytest.mark.parametrize("function", in_both_ways("unknown", raising(OutcomeUnknown("the line went dead"))))
+async def test_a_tool_that_can_not_say_what_happened_has_not_failed(
+    runner: ToolRunner, function: Callable[[], Any]
+) -> None:
+    assert await outcome(runner, function) == Unknown("the line went dead")
 
 
 async def test_the_model_reads_what_was_raised(runner: ToolRunner) -> None:
