@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -286,12 +287,9 @@ def test_the_tools_of_a_source_can_come_change_and_go() -> None:
     kept, first, second = (idle(name) for name in ("kept", "first", "second"))
     registry = ToolRegistry([kept])
 
-    registry.replace("a server", [first])
-    assert registry.names == ("kept", "first")
-    registry.replace("a server", [second])
-    assert registry.names == ("kept", "second")
-    registry.replace("a server", [])
-    assert registry.names == ("kept",)
+    for tools in ([first], [second], []):
+        registry.replace("a server", tools)
+        assert registry.names == ("kept", *(tool.name for tool in tools))
 
 
 def test_no_source_takes_the_name_of_anothers_tool() -> None:
@@ -310,7 +308,7 @@ def test_a_disabled_tool_is_not_offered_and_refuses_its_calls() -> None:
 
     assert [tool.name for tool in registry.matching(["*"])] == ["look"]
     assert registry.get("pay") is disabled
-    for refuse in (lambda: disabled.parse("{}"), lambda: disabled.check({})):
+    for refuse in (partial(disabled.parse, "{}"), partial(disabled.check, {})):
         with pytest.raises(ArgumentsRefused, match=r"Nobody has accepted it\."):
             refuse()
 
