@@ -25,6 +25,9 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
 
 _AGENTS = Path("examples/shop/agents.yaml")
 
+#: How long servers have to answer; `npx` may download one first.
+_WAIT_S = 60.0
+
 #: Lines of a difference that are shown; the lock file has the whole.
 _MOST_LINES = 40
 
@@ -114,7 +117,7 @@ async def _installed(agents: Path, tool: str | None = None) -> AsyncIterator[_In
         pins = read_lock(lock)
         servers = load_mcp(file.mcp_path, os.environ).servers
         reached = [one for one in servers if tool is None or tool.startswith(tool_prefix(one.name))]
-    async with McpServers(reached, registry, lambda: pins) as mcp_servers:
+    async with McpServers(reached, registry, lambda: pins, _WAIT_S) as mcp_servers:
         yield _Installation(registry, sources, mcp_servers, lock, pins)
 
 
@@ -201,10 +204,10 @@ def _result(outcome: "Outcome") -> str:
         case Returned(result):
             return result
         case Raised(error):
-            raise ToolFailed(error)
+            raise ToolFailed(_plain(error))
         case TimedOut(timeout_s):
             raise ToolFailed(f"no answer within {timeout_s:g} s; nobody knows whether its effect happened")
-    raise ToolFailed(f"{outcome.reason}; nobody knows whether its effect happened")
+    raise ToolFailed(f"{_plain(outcome.reason)}; nobody knows whether its effect happened")
 
 
 async def _accept(agents: Path, names: list[str], yes: bool) -> None:

@@ -27,8 +27,8 @@ from holdfast.tools.registry import ArgumentsRefused, Tool, ToolRegistry
 
 log = logging.getLogger(__name__)
 
-#: How long a start waits for servers. One that needs longer joins later.
-_START_WAIT_S = 10.0
+#: How long the start of a worker waits for servers. One that needs longer joins later.
+START_WAIT_S = 10.0
 
 
 class McpToolError(Exception):
@@ -64,19 +64,25 @@ class McpServers:
         servers: how they are reached.
         registry: what their tools join.
         read_pins: what was accepted, by name; asked each time that a server has listed its tools.
+        wait_s: how long entering waits.
     """
 
     def __init__(
-        self, servers: Sequence[McpServer], registry: ToolRegistry, read_pins: Callable[[], Mapping[str, Pin]]
+        self,
+        servers: Sequence[McpServer],
+        registry: ToolRegistry,
+        read_pins: Callable[[], Mapping[str, Pin]],
+        wait_s: float = START_WAIT_S,
     ) -> None:
         self._links = [_Link(server, registry, read_pins) for server in servers]
+        self._wait_s = wait_s
 
     async def __aenter__(self) -> Self:
         for link in self._links:
             link.session.start()
         attempts = [asyncio.create_task(link.session.attempted()) for link in self._links]
         if attempts:
-            await asyncio.wait(attempts, timeout=_START_WAIT_S)
+            await asyncio.wait(attempts, timeout=self._wait_s)
         for attempt in attempts:
             attempt.cancel()
         return self
@@ -112,7 +118,7 @@ class _Link:
     @property
     def trouble(self) -> str | None:
         """What is wrong with the server."""
-        return self.session.trouble or self._clash
+        return self.session.trouble or self._clash or (None if self.session.is_connected else "it does not answer yet")
 
     def _take(self, listed: list[mcp_types.Tool]) -> None:
         try:

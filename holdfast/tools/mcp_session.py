@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import anyio
 import httpx2
@@ -74,6 +74,9 @@ _MAX_EVENT_BYTES = 32 * 1024 * 1024
 #: A server that goes on and on listing is cut here.
 _MAX_PAGES = 100
 
+#: What is told of an error.
+_MAX_TROUBLE_CHARACTERS = 300
+
 #: What the SDK makes up when a request has no answer. A server may use the same codes; then it is taken at its worst.
 _NO_ANSWER = frozenset({CONNECTION_CLOSED, REQUEST_TIMEOUT, PARSE_ERROR})
 
@@ -123,6 +126,7 @@ class ServerSession:
         self._on_tools = on_tools
         self._client: Client | None = None
         self._http_trouble: str | None = None
+        self._handshake: Literal["auto", "legacy"] = "auto"
         self._is_lost = False
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -143,6 +147,11 @@ class ServerSession:
         if self._task is not None:
             self._scope.cancel()
             await self._task
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a session, and its tools are known."""
+        return self._client is not None
 
     async def attempted(self) -> None:
         """Return when an attempt to connect is over, well or badly."""
@@ -264,6 +273,9 @@ class ServerSession:
                         group.cancel_scope.cancel()
             except Exception as error:  # whatever ends a session, the next one is tried; the log says why
                 trouble = self._why(error)
+                if not was_up and _is_closed(_first(error)):
+                    # Some servers of the older protocol end when they are asked whether they speak the newer one.
+                    self._handshake = "legacy" if self._handshake == "auto" else "auto"
         if not was_up:
             self._tell(trouble)
             self._hurry.clear()
@@ -272,7 +284,9 @@ class ServerSession:
     def _open(self) -> Client:
         transport = _watched(_transport(self._server, self._note_http_trouble), self._lose)
         # No cache: a list that is asked for is asked for because it may have changed.
-        return Client(transport, cache=None, client_info=_CLIENT, message_handler=self._on_message)
+        return Client(
+            transport, mode=self._handshake, cache=None, client_info=_CLIENT, message_handler=self._on_message
+        )
 
     def _take_up(self, client: Client) -> None:
         if self.trouble is not None:
@@ -325,6 +339,7 @@ class ServerSession:
             found += page.tools
             cursor = page.next_cursor
             if cursor is None:
+                self._http_trouble = None
                 return self._on_tools(found)
         raise _ListTooLong
 
@@ -355,20 +370,37 @@ class ServerSession:
     def _note_http_trouble(self, trouble: str) -> None:
         self._http_trouble = trouble
 
-    def _why(self, error: BaseException) -> str:
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
+    def _why(self, error: Exception) -> str:
+        error = _first(error)
         if self._http_trouble is not None:
             return self._http_trouble
+        if isinstance(error, TimeoutError):
+            return f"it does not answer within {_START_TIMEOUT_S:g} s"
+        if isinstance(error, OSError) and error.filename is not None:
+            return self._shown(f"it can't be started: {error.strerror}: {error.filename}")
         if isinstance(error, _ListTooLong):
             return f"its list of tools has more than {_MAX_PAGES} pages"
         if isinstance(error, ValidationError):
             return "it does not speak MCP as it should"
-        if isinstance(error, MCPError) and error.code == CONNECTION_CLOSED:
+        if _is_closed(error):
             return "it ended, or closed the connection"
-        if isinstance(error, OSError):
-            return without_secrets(self._server, f"it can't be started: {error.strerror}: {error.filename}")
-        return without_secrets(self._server, f"{type(error).__name__}: {error}")
+        return self._shown(f"{type(error).__name__}: {error}")
+
+    def _shown(self, text: str) -> str:
+        """A text that the server may have had a hand in, as a log may show it: one line, and no secret."""
+        printable = "".join(character if character.isprintable() else " " for character in text)
+        return without_secrets(self._server, printable[:_MAX_TROUBLE_CHARACTERS])
+
+
+def _first(error: Exception) -> Exception:
+    """What went wrong first: the SDK's tasks raise in groups."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _is_closed(error: Exception) -> bool:
+    return isinstance(error, MCPError) and error.code == CONNECTION_CLOSED
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
-"""A real MCP server for the tests, as a process: `python mcp_server.py FOLDER [--http PORT] [--old]`.
+"""A real MCP server for the tests, as a process: `python mcp_server.py FOLDER [--http PORT] [--old] [--abrupt]`.
 
 What it offers stands in a file, which a test may change while it runs. What its tools change they leave as lines in
-another, which tests count. `--old` has it speak only the protocol before 2026, with sessions and a handshake.
+another, which tests count. `--old` has it speak only the protocol before 2026, with sessions and a handshake; with
+`--abrupt`, it ends when it is asked for the newer one.
 """
 
 import argparse
@@ -110,6 +111,12 @@ async def _only_the_old_protocol(ctx: Context, call_next: CallNext) -> HandlerRe
     return await call_next(ctx)
 
 
+async def _abruptly(ctx: Context, call_next: CallNext) -> HandlerResult:
+    if ctx.method == "server/discover":
+        os._exit(1)
+    return await call_next(ctx)
+
+
 def shop_server(folder: Path, *, is_old: bool = False) -> Server[Any]:
     """The server, to be served over either transport."""
     tools = Tools(folder)
@@ -140,9 +147,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--http", type=int)
     parser.add_argument("--old", action="store_true")
+    parser.add_argument("--abrupt", action="store_true")
     options = parser.parse_args()
     (options.folder / PID_FILE).write_text(str(os.getpid()))
     server = shop_server(options.folder, is_old=options.old)
+    if options.abrupt:
+        server.middleware.insert(0, _abruptly)
     if options.http is None:
         asyncio.run(_over_stdio(server, is_old=options.old))
     else:

@@ -54,10 +54,10 @@ TOOLS = [
 class Shop:
     """A server of the tests, called `shop`, with a folder for what it offers and what it did."""
 
-    def __init__(self, folder: Path, *, is_old: bool = False) -> None:
+    def __init__(self, folder: Path, *, is_old: bool = False, is_abrupt: bool = False) -> None:
         self.folder = folder
         self.pins: dict[str, Pin] = {}
-        self._options = ["--old"] if is_old else []
+        self._options = [*(["--old"] if is_old else []), *(["--abrupt"] if is_abrupt else [])]
         self._port = free_port()
         self._child: Child | None = None
         self.offers(TOOLS)

@@ -347,6 +347,15 @@ async def test_a_program_that_is_no_server_is_told(shop: Shop) -> None:
     assert trouble == "it ended, or closed the connection"
 
 
+async def test_a_server_that_ends_when_it_is_asked_for_the_newer_protocol_is_asked_for_the_older(
+    tmp_path: Path,
+) -> None:
+    shop = Shop(tmp_path, is_old=True, is_abrupt=True)
+    async with running(shop) as parts:
+        await until(lambda: parts.servers.troubles == {})
+        assert await parts.returned("echo", text="a") == '{"text": "a", "times": 1}'
+
+
 async def test_kill_nine_in_the_middle_of_a_call_is_no_failure_and_the_next_call_works(shop: Shop) -> None:
     async with running(shop) as parts:
         running_call = asyncio.create_task(parts.run("leave_and_hang", marker="a"))
