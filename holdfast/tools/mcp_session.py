@@ -220,7 +220,7 @@ class ServerSession:
             return Refused(f"the MCP server {self.name!r} did not take the call: {fate.never_ran}; it was not run")
         if fate.is_doubtful or error.code in _NO_ANSWER:
             self._news.set()
-            return OutcomeUnknown(f"the connection to the MCP server {self.name!r} broke after the call was sent")
+            return OutcomeUnknown(f"the call was sent to the MCP server {self.name!r}, and no answer to it came back")
         return Refused(error.message)
 
     @contextlib.contextmanager

@@ -98,7 +98,7 @@ async def test_a_death_in_the_middle_of_a_call_is_no_failure(any_shop: Shop, kin
         outcome = await parts.run("leave_and_die", marker="a")
 
     assert isinstance(outcome, Unknown)
-    assert "broke after the call was sent" in outcome.reason
+    assert "no answer to it came back" in outcome.reason
     assert any_shop.effects == ["a"]
 
 
