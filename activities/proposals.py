@@ -116,9 +116,9 @@ def _judge(agent: AgentSpec, tool: Tool | None, call: RequestedToolCall, *, is_p
 
 
 def _terms(agent: AgentSpec, tool: Tool | None) -> Terms:
-    declared, takes_key = (tool.declaration, tool.takes_key) if tool else (Declaration(), False)
-    ruled = declared_by_policy(agent, tool.name) if tool else Declaration()
-    return terms(declared, ruled, takes_key=takes_key)
+    if tool is None:
+        return terms(Declaration(), Declaration(), takes_key=False)
+    return tool.terms(declared_by_policy(agent, tool.name))
 
 
 def _digest(step: ModelStep, tool_call_id: str, tool: Tool | None, judged: _Judged) -> str | None:

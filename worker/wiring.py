@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from temporalio.client import Client
@@ -18,14 +19,18 @@ from activities.model import ModelActivities
 from activities.tools import ToolActivities
 from activities.turn import TurnActivities
 from holdfast.config import agents_yaml
+from holdfast.config.mcp_json import McpFile, load_mcp
+from holdfast.config.mcp_lock import lock_path, read_lock
 from holdfast.config.models_yaml import ModelsFile, load_models
 from holdfast.config.settings import WorkerSettings
+from holdfast.domain.mcp import tool_prefix
 from holdfast.llm.pool import SET_A_PRICE, ModelPool
 from holdfast.store.engine import Database, create_engine
 from holdfast.temporal import client
 from holdfast.temporal.client import MessageWorkflows
 from holdfast.tools.functions import tools_of_modules
 from holdfast.tools.http import http_request_tool
+from holdfast.tools.mcp import McpServers
 from holdfast.tools.registry import ToolRegistry
 from holdfast.tools.run import ToolRunner
 from worker.sandbox import sandboxed_runner
@@ -56,9 +61,11 @@ async def wire(settings: WorkerSettings) -> AsyncIterator[Parts]:
     file = agents_yaml.load_agents(settings.agents)
     models = load_models(file.models_path, os.environ, allow_demo=settings.environment == "dev")
     agents_yaml.check_aliases(file, models.aliases, models.unusable)
+    mcp = None if file.mcp_path is None else load_mcp(file.mcp_path, os.environ)
     tools = ToolRegistry([*tools_of_modules(file.tool_modules), http_request_tool()])
     agents_yaml.check_tools(file, tools.described)
-    _warn(models, agents_yaml.warnings(file, tools.described))
+    prefixes = [] if mcp is None else [tool_prefix(server.name) for server in mcp.servers]
+    _warn(models, [*(() if mcp is None else mcp.warnings), *agents_yaml.warnings(file, tools.described, prefixes)])
     database = Database(create_engine(settings.database_url.get_secret_value(), settings.database_pool_size))
     runner = ToolRunner()
     try:
@@ -68,9 +75,19 @@ async def wire(settings: WorkerSettings) -> AsyncIterator[Parts]:
         for model in pool.unpriced:
             log.warning("%s: no price is known for %s: %s", models.path, model, SET_A_PRICE)
         activities = _activities(settings, database, temporal, pool, tools, runner)
-        yield Parts(_worker(settings, temporal, activities), database)
+        async with _mcp_servers(mcp, tools):
+            yield Parts(_worker(settings, temporal, activities), database)
     finally:
         await database.close()
+
+
+def _mcp_servers(mcp: McpFile | None, tools: ToolRegistry) -> McpServers:
+    if mcp is None:
+        return McpServers([], tools, dict)
+    lock = lock_path(mcp.path)
+    # Read once here, so that a mistake in it stops the start, and again whenever a server has listed its tools.
+    read_lock(lock)
+    return McpServers(mcp.servers, tools, partial(read_lock, lock))
 
 
 def _activities(
@@ -115,8 +132,8 @@ def _worker(settings: WorkerSettings, temporal: Client, activities: Sequence[Cal
     )
 
 
-def _warn(models: ModelsFile, about_agents: list[str]) -> None:
+def _warn(models: ModelsFile, others: list[str]) -> None:
     for left_out in models.left_out:
         log.info("%s", left_out)
-    for warning in (*models.warnings, *about_agents):
+    for warning in (*models.warnings, *others):
         log.warning("%s", warning)

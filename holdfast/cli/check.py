@@ -15,7 +15,10 @@ def check(
 ) -> None:
     """Validate every configuration file, naming file, line, key and mend."""
     from holdfast.config import agents_yaml
+    from holdfast.config.mcp_json import load_mcp
+    from holdfast.config.mcp_lock import lock_path, read_lock
     from holdfast.config.models_yaml import load_models
+    from holdfast.domain.mcp import tool_prefix
     from holdfast.tools.functions import tools_of_modules
     from holdfast.tools.http import http_request_tool
     from holdfast.tools.registry import ToolRegistry
@@ -31,12 +34,19 @@ def check(
     own_tools = tools_of_modules(file.tool_modules)
     tools = ToolRegistry([*own_tools, http_request_tool()])
     agents_yaml.check_tools(file, tools.described)
+    mcp = None if file.mcp_path is None else load_mcp(file.mcp_path, os.environ)
+    if mcp is not None:
+        read_lock(lock_path(mcp.path))
+    servers = [] if mcp is None else [server.name for server in mcp.servers]
+    about_rules = agents_yaml.warnings(file, tools.described, map(tool_prefix, servers))
     for left_out in models.left_out:
         typer.echo(f"note: {models.path}:{left_out.line}: {left_out.model} is left out: {left_out.variable} is not set")
-    for warning in (*models.warnings, *agents_yaml.warnings(file, tools.described)):
+    for warning in (*models.warnings, *(() if mcp is None else mcp.warnings), *about_rules):
         typer.echo(f"warning: {warning}")
     agents_found = ", ".join(agent.name for agent in file.agents)
+    servers_found = f"MCP servers: {', '.join(servers)}; " if servers else ""
     typer.echo(
         f"{file.path}: good (agents: {agents_found}; tools: {', '.join(tool.name for tool in own_tools) or 'none'}; "
+        f"{servers_found}"
         f"aliases: {', '.join(models.aliases)})"
     )

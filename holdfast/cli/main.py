@@ -4,7 +4,20 @@ import sys
 
 import typer
 
-from holdfast.cli import agents, chat, check, confirmations, dev, doctor, keys, migrate, models, processes, runs
+from holdfast.cli import (
+    agents,
+    chat,
+    check,
+    confirmations,
+    dev,
+    doctor,
+    keys,
+    migrate,
+    models,
+    processes,
+    runs,
+    tools,
+)
 from holdfast.domain.errors import ConfigurationError, HoldfastError
 
 app = typer.Typer(
@@ -19,6 +32,7 @@ app.command()(chat.chat)
 app.add_typer(confirmations.app, name="confirmations")
 app.add_typer(runs.app, name="runs")
 app.add_typer(agents.app, name="agents")
+app.add_typer(tools.app, name="tools")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.command()(check.check)

@@ -42,6 +42,9 @@ from holdfast.domain.tools import MAX_ATTEMPTS, Described, Effect, Idempotency, 
 _NAME_PATTERN: str = AgentSpec.model_json_schema()["properties"]["name"]["pattern"]
 _DURATION_SCHEMA = {"type": "string", "pattern": r"^(\d+(ms|s|m|h|d))+$", "examples": ["90s", "10m", "24h", "1h30m"]}
 
+#: The file of MCP servers, where `mcp` names none.
+MCP_FILE = ".mcp.json"
+
 Part = TypeVar("Part", bound=BaseModel)
 
 
@@ -168,6 +171,11 @@ class FileShape(Shape, title="Holdfast agents"):
     version: Literal[1] = Field(description="The version of this format: 1.")
     models: str = Field(default="models.yaml", min_length=1, description="The models file, relative to this one.")
     tools: tuple[ModuleName, ...] = Field(default=(), description="Python modules whose functions are the tools.")
+    mcp: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The file of MCP servers, relative to this one; by default .mcp.json, if there is one.",
+    )
     defaults: DefaultsShape = DefaultsShape()
     agents: dict[AgentName, AgentShape] = Field(
         min_length=1, description="The agents, by name.", json_schema_extra={"additionalProperties": False}
@@ -176,11 +184,15 @@ class FileShape(Shape, title="Holdfast agents"):
 
 @dataclass(frozen=True)
 class AgentsFile:
-    """What a file says, with defaults filled in and prompts read. `source` knows the lines, for later complaints."""
+    """What a file says, with defaults filled in and prompts read. `source` knows the lines, for later complaints.
+
+    `mcp_path` is the file of MCP servers: the one that is named, else the one that lies beside; None: there is none.
+    """
 
     path: Path
     models_path: Path
     tool_modules: tuple[str, ...]
+    mcp_path: Path | None
     agents: tuple[AgentSpec, ...]
     source: YamlSource = field(repr=False, compare=False)
 
@@ -189,7 +201,8 @@ def load_agents(path: Path) -> AgentsFile:
     """Read `agents.yaml` and the prompt files that it names.
 
     Raises:
-        ConfigurationError: the file, or a prompt that it names, is wrong or missing; a line for each mistake.
+        ConfigurationError: the file, or a prompt that it names, is wrong or missing, or the file of MCP servers that it
+            names is missing; a line for each mistake.
     """
     source = read_yaml(path)
     shape = fit(source, FileShape)
@@ -200,6 +213,7 @@ def load_agents(path: Path) -> AgentsFile:
         models_path=path.parent / shape.models,
         tool_modules=shape.tools,
         agents=agents,
+        mcp_path=_mcp_path(source, shape.mcp),
         source=source,
     )
 
@@ -242,13 +256,18 @@ def check_tools(file: AgentsFile, tools: Mapping[str, Described]) -> None:
         raise configuration_error(mistakes)
 
 
-def warnings(file: AgentsFile, tools: Mapping[str, Described]) -> list[str]:
+def warnings(file: AgentsFile, tools: Mapping[str, Described], later: Iterable[str] = ()) -> list[str]:
     """A line for each rule that does not do what it seems to.
 
     One that can match nothing, because no tool has such a name; one whose expression looks at an argument that the tool
     does not have, so that a person is always asked; one that overrules a tool's author.
+
+    Args:
+        file: the agents.
+        tools: those that are known.
+        later: what the names of those begin with that are not known yet, such as `mcp__github__`.
     """
-    return [*_idle(file, list(tools)), *_misled(file, tools), *_overruling(file, tools)]
+    return [*_idle(file, list(tools), list(later)), *_misled(file, tools), *_overruling(file, tools)]
 
 
 def _matches(file: AgentsFile, tools: Mapping[str, Described]) -> Iterator[tuple[AgentSpec, ToolRule, str, Described]]:
@@ -274,14 +293,21 @@ def _overruling(file: AgentsFile, tools: Mapping[str, Described]) -> Iterator[st
             yield str(file.source.mistake(key, f"lets {tool} run unconfirmed, which its author wants confirmed"))
 
 
-def _idle(file: AgentsFile, known: list[str]) -> list[str]:
+def _idle(file: AgentsFile, known: list[str], prefixes: list[str]) -> list[str]:
     idle = [
         ("agents", agent.name, "tools", rule.pattern)
         for agent in file.agents
         for rule in agent.tools
         if not any(fnmatchcase(name, rule.pattern) for name in known)
+        and not any(_may_match(rule.pattern, prefix) for prefix in prefixes)
     ]
     return [str(file.source.mistake(key, "matches no tool", did_you_mean(key[-1], known))) for key in idle]
+
+
+def _may_match(pattern: str, prefix: str) -> bool:
+    """Whether a pattern can match a name that begins with `prefix`."""
+    literal = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    return literal.startswith(prefix) or (literal != pattern and prefix.startswith(literal))
 
 
 def json_schema() -> dict[str, Any]:
@@ -343,6 +369,14 @@ def _rule(pattern: str, rule: Literal["allow", "confirm", "deny"] | RuleShape) -
         is_explicit=rule.confirm == "never",
         **{name: getattr(rule, name) for name in rule.model_fields_set - {"confirm"}},
     )
+
+
+def _mcp_path(source: YamlSource, named: str | None) -> Path | None:
+    path = source.path.parent / (named or MCP_FILE)
+    if named is not None and not path.is_file():
+        mend = did_you_mean(path.name, _names_in(path.parent)) or "write it, or remove the key"
+        raise configuration_error([source.mistake(("mcp",), f"there is no file {path}", mend)])
+    return path if path.is_file() else None
 
 
 def _read_prompts(source: YamlSource, agents: Mapping[str, AgentShape]) -> dict[str, str]:

@@ -21,8 +21,11 @@ def started_with(kind: type[Kind]) -> Iterator[Kind]:
         logging.basicConfig(
             level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
-        # Its INFO lines quote every request's address; ours say what matters.
+        # Their INFO lines quote every request's address; ours say what matters.
         logging.getLogger("httpx").setLevel(logging.WARNING)
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
+        # Its lines quote ids of sessions, and what servers say that is no MCP, which may be anything.
+        logging.getLogger("mcp").setLevel(logging.CRITICAL)
         yield settings
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")

@@ -1,18 +1,17 @@
 """Fits what a file says into a pydantic model, and tells each misfit by its file, line and key.
 
 pydantic says where a value doesn't fit (`loc`) but not on which line, and says it in the words of Python's types; the
-reader of these messages wrote YAML.
+reader of these messages wrote YAML or JSON.
 """
 
 from collections.abc import Iterator
 from inspect import isclass
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, Protocol, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from holdfast.config.messages import Key, Mistake, configuration_error, did_you_mean
-from holdfast.config.yaml_source import YamlSource
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -41,6 +40,15 @@ _WORDS = {
 }
 
 
+class Source(Protocol):
+    """A file that was read: what it says, and how a mistake in it is told."""
+
+    @property
+    def data(self) -> Any: ...
+
+    def mistake(self, key: Key, what: str, mend: str = "") -> Mistake: ...
+
+
 class Shape(BaseModel):
     """Base of the models of a file: an unknown key is a mistake, and no error quotes the input."""
 
@@ -53,11 +61,11 @@ class OpenShape(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
 
 
-def fit(source: YamlSource, model: type[Model], data: Any = None) -> Model:
+def fit(source: Source, model: type[Model], data: Any = None) -> Model:
     """What the file says, as a `model`.
 
     Args:
-        source: gives the lines, and the data unless that is given apart.
+        source: tells the mistakes, and gives the data unless that is given apart.
         model: what it must be.
         data: the file's data after variables were put in, with the keys where they were.
 
@@ -90,7 +98,7 @@ def tag(name: str) -> str:
     return f"<{name}>"
 
 
-def _mistake(source: YamlSource, model: type[BaseModel], details: ErrorDetails) -> Mistake:
+def _mistake(source: Source, model: type[BaseModel], details: ErrorDetails) -> Mistake:
     # `[key]` is pydantic's mark for "the key itself".
     key = tuple(part for part in details["loc"] if part != "[key]" and not str(part).startswith("<"))
     if details["type"] == "extra_forbidden":

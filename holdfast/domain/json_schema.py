@@ -1,7 +1,8 @@
-"""Holding a JSON value to a JSON Schema that is somebody else's.
+"""JSON Schemas that others wrote, applied so that none of them can hurt the process.
 
-The schema is a tenant's, or a tool server's, and the process is everybody's. So nothing is fetched (a `$ref` that leads
-out of the schema is a mistake in it), and what could take for ever is bounded: patterns by time, references by number.
+A schema may be a tenant's, or an MCP server's, and the process is everybody's. So nothing is fetched (a `$ref` that
+leads out of the schema is a mistake in it), and what could take for ever is bounded: patterns by time, references by
+number.
 """
 
 import itertools
@@ -10,15 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import regex
-from jsonschema import Draft202012Validator
+from jsonschema import Draft7Validator, Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from holdfast.domain.errors import InvalidInput
-
-#: How many mistakes are named.
+#: How many mistakes of a value are named.
 _MAX_ERRORS = 10
 _MAX_ERROR_CHARACTERS = 300
 
@@ -26,65 +25,65 @@ _MAX_ERROR_CHARACTERS = 300
 _MAX_REFERENCES = 10_000
 _PATTERN_TIMEOUT_S = 0.2
 
-
-class Malformed(Exception):
-    """A value that does not fit. `errors`: JSON paths, `$` for the whole, and what is wrong there."""
-
-    def __init__(self, errors: list[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{path}: {what}" for path, what in errors))
-        self.errors = errors
+_DRAFT_7 = "http://json-schema.org/draft-07/schema"
 
 
-class Schema:
-    """A JSON Schema (2020-12, without `patternProperties`) that values are held to.
+class SchemaUnusable(Exception):
+    """The schema is none, or can't be applied. The text is a sentence that says why."""
+
+
+class JsonSchema:
+    """A JSON Schema (2020-12, or draft 7 if its `$schema` says so; without `patternProperties`).
 
     Raises:
-        InvalidInput: it is not a valid schema.
+        SchemaUnusable: it is not a valid schema.
     """
 
     def __init__(self, schema: dict[str, Any]) -> None:
+        named = schema.get("$schema")
+        is_draft_7 = isinstance(named, str) and named.rstrip("#") == _DRAFT_7
+        self._dialect = Draft7Validator if is_draft_7 else Draft202012Validator
         try:
-            Draft202012Validator.check_schema(schema)
+            self._dialect.check_schema(schema)
             self.text = json.dumps(schema, ensure_ascii=False, sort_keys=True)
         except SchemaError as error:
             what = error.message[:_MAX_ERROR_CHARACTERS]
-            raise InvalidInput("schema", f"It is not a valid JSON Schema: {what}") from None
+            raise SchemaUnusable(f"It is not a valid JSON Schema: {what}") from None
         except RecursionError:
-            raise InvalidInput("schema", "It is nested too deeply.") from None
+            raise SchemaUnusable("It is nested too deeply.") from None
         if '"patternProperties":' in self.text:
-            raise InvalidInput("schema", "patternProperties are not supported; name the properties.")
+            raise SchemaUnusable("patternProperties are not supported; name the properties.")
         self._schema = schema
 
-    def check(self, value: Any) -> None:
-        """Hold a JSON value to the schema.
+    def errors(self, value: Any) -> list[tuple[str, str]]:
+        """What is wrong with a value: JSON paths (`$` for the whole) in order, and what is wrong there; ten at most.
 
         Raises:
-            Malformed: it does not fit.
-            InvalidInput: the schema can't be applied: a `$ref` leads nowhere or round and round, or a pattern takes
+            SchemaUnusable: the schema can't be applied: a `$ref` leads nowhere or round and round, or a pattern takes
                 too long.
         """
         try:
             errors = list(itertools.islice(self._validator().iter_errors(value), _MAX_ERRORS))
         except Unresolvable as error:
-            raise InvalidInput("schema", f"It refers to something that is not in it: {error.ref!r}") from None
+            raise SchemaUnusable(f"It refers to something that is not in it: {error.ref!r}") from None
         except (RecursionError, _TooCostly):
-            raise InvalidInput("schema", "It refers to itself without end, or too often.") from None
+            raise SchemaUnusable("It refers to itself without end, or too often.") from None
         except (TimeoutError, regex.error):
-            raise InvalidInput("schema", "A pattern of it is broken, or takes too long.") from None
-        if errors:
-            raise Malformed([_described(error) for error in sorted(errors, key=lambda error: error.json_path)])
+            raise SchemaUnusable("A pattern of it is broken, or takes too long.") from None
+        return [_described(error) for error in sorted(errors, key=lambda error: error.json_path)]
 
     def _validator(self) -> Any:
         """A validator with a budget of its own."""
         spent = itertools.count()
+        follow = self._dialect.VALIDATORS["$ref"]
 
         def followed(validator: Any, reference: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
             if next(spent) >= _MAX_REFERENCES:
                 raise _TooCostly
-            yield from Draft202012Validator.VALIDATORS["$ref"](validator, reference, instance, schema)
+            yield from follow(validator, reference, instance, schema)
 
         keywords = {"$ref": followed, "$dynamicRef": followed, "pattern": _matched}
-        bounded = extend(Draft202012Validator, keywords)  # type: ignore[no-untyped-call]  # its stubs leave it out
+        bounded = extend(self._dialect, keywords)  # type: ignore[no-untyped-call]  # its stubs leave it out
         # With a registry of its own, the validator fetches nothing.
         return bounded(self._schema, registry=Registry())
 

@@ -2,8 +2,6 @@
 
 The schema stands in the prompt: not every provider can be given one, and a fallback must not change what is asked. The
 answer is checked here in any case.
-
-`holdfast.domain.json_schema` bounds what a tenant's schema may cost.
 """
 
 import hashlib
@@ -12,8 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from holdfast.domain import json_schema
-from holdfast.domain.json_schema import Malformed
+from holdfast.domain.errors import InvalidInput
+from holdfast.domain.json_schema import JsonSchema, SchemaUnusable
 from holdfast.domain.messages import ChatMessage
 
 #: How often an answer is sent back with what is wrong with it.
@@ -25,18 +23,43 @@ _FENCED = re.compile(r"```(.*)```", re.DOTALL)
 _NAMED = re.compile(r"```[\w-]+\s(.*)```", re.DOTALL)
 
 
-class Schema(json_schema.Schema):
-    """A JSON Schema (2020-12, without `patternProperties`) that answers are held to."""
+class Malformed(Exception):
+    """An answer that does not fit. `errors`: JSON paths, `$` for the whole, and what is wrong there."""
+
+    def __init__(self, errors: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{path}: {what}" for path, what in errors))
+        self.errors = errors
+
+
+class Schema:
+    """A JSON Schema (see `JsonSchema`) that answers are held to.
+
+    Raises:
+        InvalidInput: it is not a valid schema.
+    """
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        try:
+            self._schema = JsonSchema(schema)
+        except SchemaUnusable as unusable:
+            raise InvalidInput("schema", str(unusable)) from None
+        self.text = self._schema.text
 
     def read(self, answer: str) -> Any:
         """The value that an answer holds, without the fence around it.
 
         Raises:
             Malformed: it is not JSON, or does not fit the schema.
-            InvalidInput: the schema can't be applied.
+            InvalidInput: the schema can't be applied: a `$ref` leads nowhere or round and round, or a pattern takes
+                too long.
         """
         value = _parse(answer)
-        self.check(value)
+        try:
+            errors = self._schema.errors(value)
+        except SchemaUnusable as unusable:
+            raise InvalidInput("schema", str(unusable)) from None
+        if errors:
+            raise Malformed(errors)
         return value
 
 

@@ -21,7 +21,7 @@ from holdfast.domain.confirmations import (
     canonical_digest,
 )
 from holdfast.domain.errors import Conflict, DigestMismatch, Forbidden, InvalidInput, NotFound, Unavailable
-from holdfast.domain.json_schema import Malformed, Schema
+from holdfast.domain.json_schema import JsonSchema, SchemaUnusable
 from holdfast.domain.messages import OUTCOME_UNKNOWN
 from holdfast.domain.steps import ConfirmationRequested
 from holdfast.domain.storable import is_storable
@@ -219,9 +219,11 @@ def _fitted(confirmation: Confirmation, arguments: dict[str, Any]) -> dict[str, 
     if confirmation.arguments_schema is None:
         raise InvalidInput("decision", "The arguments of this call can't be edited; reject it instead.")
     try:
-        Schema(confirmation.arguments_schema).check(arguments)
-    except Malformed as malformed:
-        raise InvalidInput("arguments", f"They don't fit the tool: {malformed}") from None
+        wrong = JsonSchema(confirmation.arguments_schema).errors(arguments)
+    except SchemaUnusable as unusable:
+        raise InvalidInput("arguments", f"The tool's schema can't be applied: {unusable}") from None
+    if wrong:
+        raise InvalidInput("arguments", "; ".join(f"{path}: {what}" for path, what in wrong))
     properties = confirmation.arguments_schema.get("properties", {})
     defaults = {name: part["default"] for name, part in properties.items() if "default" in part}
     filled = {**defaults, **arguments}

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from holdfast.domain.errors import InvalidInput, ModelError, NoValidAnswer, Unavailable
-from holdfast.domain.json_schema import Malformed
 from holdfast.domain.messages import ChatMessage
 from holdfast.domain.model_calls import Attempt, Completion, Embeddings, StreamEvent, Usage
 from holdfast.domain.storable import is_storable
 from holdfast.llm.pool import ModelPool
-from holdfast.llm.structured import MAX_REPAIRS, Schema, instructed, sent_back, version_of
+from holdfast.llm.structured import MAX_REPAIRS, Malformed, Schema, instructed, sent_back, version_of
 from holdfast.store import audit
 from holdfast.store.engine import Database
 

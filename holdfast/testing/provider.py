@@ -90,7 +90,10 @@ class ScriptedProvider:
         self._keeps_requests = keeps_requests
         self._tally = Tally()
         self._released: Future[None] = Future()
-        config = uvicorn.Config(self._app(), host="127.0.0.1", port=port, log_config=None, access_log=False)
+        # By default idle connections are closed after five seconds, and a client that asks at that moment is refused.
+        config = uvicorn.Config(
+            self._app(), host="127.0.0.1", port=port, log_config=None, access_log=False, timeout_keep_alive=3600
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="scripted provider", daemon=True)
 

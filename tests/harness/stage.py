@@ -121,12 +121,12 @@ async def serving_api(database_url: str, task_queue: str) -> AsyncIterator[str]:
         yield url
 
 
-def worker_settings(database_url: str, task_queue: str) -> WorkerSettings:
-    """Settings of a worker of the tests."""
+def worker_settings(database_url: str, task_queue: str, agents: Path = AGENTS) -> WorkerSettings:
+    """Settings of a worker of the tests, whose tools are those of a file of agents."""
     return WorkerSettings(
         environment="dev",
         database_url=SecretStr(database_url),
-        agents=AGENTS,
+        agents=agents,
         task_queue=task_queue,
         worker_drain_s=0,
     )
@@ -142,7 +142,9 @@ async def dismissing(stage: Stage) -> AsyncIterator[Stage]:
 
 
 @asynccontextmanager
-async def playing(servers: Servers, provider: ScriptedProvider, name: str) -> AsyncIterator[Stage]:
+async def playing(
+    servers: Servers, provider: ScriptedProvider, name: str, agents: Path = AGENTS
+) -> AsyncIterator[Stage]:
     """Everything runs while the block does, on a database and a task queue called `name`."""
     await servers.create_database(name)
     os.environ["TEMPORAL_ADDRESS"] = servers.temporal_address
@@ -150,7 +152,7 @@ async def playing(servers: Servers, provider: ScriptedProvider, name: str) -> As
     database = Database(create_engine(database_url, pool_size=5))
     try:
         async with (
-            wiring.wire(worker_settings(database_url, name)) as parts,
+            wiring.wire(worker_settings(database_url, name, agents)) as parts,
             parts.worker,
             serving_api(database_url, name) as url,
         ):

@@ -50,7 +50,7 @@ STATUS: list[tuple[HoldfastError, int]] = [
 NEVER_REACHES_A_CALLER = {HoldfastError, ConfigurationError, ModelError}
 
 #: Told by the API to the command line, which knows the tree only from its answers.
-DEFINED_ELSEWHERE = {"holdfast/cli/connection.py": {"Refused"}}
+DEFINED_ELSEWHERE = {"holdfast/cli/connection.py": {"Refused"}, "holdfast/cli/tools.py": {"ToolFailed"}}
 
 
 def tree() -> dict[str, str]:

@@ -5,8 +5,10 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +20,7 @@ from pydantic import BaseModel, Field
 from holdfast.domain.errors import ConfigurationError
 from holdfast.domain.tools import Idempotency, tool
 from holdfast.tools.functions import tool_from_function, tools_of_modules
-from holdfast.tools.registry import ArgumentsRefused, ToolRegistry
+from holdfast.tools.registry import ArgumentsRefused, Tool, ToolRegistry
 from tests.unit.builders import json_objects
 
 
@@ -77,13 +79,13 @@ def test_a_function_without_a_docstring_is_described_by_its_name() -> None:
 def test_the_idempotency_key_is_ours_and_no_model_sees_it() -> None:
     made = tool_from_function(refund)
     assert made.takes_key
-    assert made.idempotency is Idempotency.KEY
+    assert made.terms().idempotency is Idempotency.KEY
     assert "idempotency_key" not in str(made.as_function)
     assert "idempotency_key" in refused('{"order_id": 1, "amount": 2, "idempotency_key": "mine"}')
 
 
 def test_a_function_without_a_key_can_not_be_repeated_unless_it_says_so() -> None:
-    assert tool_from_function(take).idempotency is Idempotency.NONE
+    assert tool_from_function(take).terms().idempotency is Idempotency.NONE
 
     @tool(idempotency="natural")
     def set_it() -> None: ...
@@ -91,7 +93,7 @@ def test_a_function_without_a_key_can_not_be_repeated_unless_it_says_so() -> Non
     @tool(idempotency="key")
     def add_it() -> None: ...
 
-    assert tool_from_function(set_it).idempotency is Idempotency.NATURAL
+    assert tool_from_function(set_it).terms().idempotency is Idempotency.NATURAL
     with pytest.raises(ConfigurationError, match="needs a parameter idempotency_key: str"):
         tool_from_function(add_it)
 
@@ -279,3 +281,42 @@ def test_a_module_that_can_not_be_imported_is_named(
     name = module(tmp_path, "holdfast_tools_broken", text, monkeypatch)
     with pytest.raises(ConfigurationError, match=f"^tools: module '{name}' can't be imported: {complaint}"):
         ToolRegistry(tools_of_modules([name]))
+
+
+def test_the_tools_of_a_source_can_come_change_and_go() -> None:
+    kept, first, second = (idle(name) for name in ("kept", "first", "second"))
+    registry = ToolRegistry([kept])
+
+    for tools in ([first], [second], []):
+        registry.replace("a server", tools)
+        assert registry.names == ("kept", *(tool.name for tool in tools))
+
+
+def test_no_source_takes_the_name_of_anothers_tool() -> None:
+    registry = ToolRegistry([idle("kept")])
+    registry.replace("a server", [idle("first")])
+    for clash in ([idle("second"), idle("kept")], [idle("second"), idle("second")]):
+        with pytest.raises(ConfigurationError, match="defined twice"):
+            registry.replace("a server", clash)
+
+    assert registry.names == ("kept", "first")
+
+
+def test_a_disabled_tool_is_not_offered_and_refuses_its_calls() -> None:
+    disabled = replace(idle("pay"), disabled="Nobody has accepted it.")
+    registry = ToolRegistry([disabled, idle("look")])
+
+    assert [tool.name for tool in registry.matching(["*"])] == ["look"]
+    assert registry.get("pay") is disabled
+    for refuse in (partial(disabled.parse, "{}"), partial(disabled.check, {})):
+        with pytest.raises(ArgumentsRefused, match=r"Nobody has accepted it\."):
+            refuse()
+
+
+def idle(name: str) -> Tool:
+    """A tool that does nothing."""
+
+    def function() -> None: ...
+
+    function.__name__ = name
+    return tool_from_function(function)

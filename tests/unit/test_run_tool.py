@@ -201,6 +201,13 @@ async def test_whatever_a_tool_raises_is_an_outcome(runner: ToolRunner, function
     assert await result(runner, "next") == '"next"'
 
 
+@pytest.mark.parametrize("function", in_both_ways("unknown", raising(OutcomeUnknown("the line went dead"))))
+async def test_a_tool_that_can_not_say_what_happened_has_not_failed(
+    runner: ToolRunner, function: Callable[[], Any]
+) -> None:
+    assert await outcome(runner, function) == Unknown("the line went dead")
+
+
 async def test_the_model_reads_what_was_raised(runner: ToolRunner) -> None:
     def look_up() -> None:
         raise LookupError("there is no order 7")

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.domain.errors import InvalidInput
-from holdfast.domain.json_schema import Malformed
-from holdfast.llm.structured import Schema
+from holdfast.llm.structured import Malformed, Schema
 
 ANYTHING = Schema({})
 VALUES = st.recursive(
@@ -88,3 +87,13 @@ def test_a_schema_that_can_not_be_applied_is_the_callers_mistake(schema: dict[st
 def test_a_schema_that_is_none_is_refused_at_once(schema: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         Schema(schema)
+
+
+def test_a_schema_is_read_as_the_draft_that_it_names() -> None:
+    # In draft 7, `items` may be a list; since 2020-12 that is another keyword.
+    pair = {"items": [{"type": "string"}, {"type": "integer"}]}
+    assert Schema({"$schema": "http://json-schema.org/draft-07/schema#", **pair}).read('["a", 1]') == ["a", 1]
+    with pytest.raises(Malformed):
+        Schema({"$schema": "http://json-schema.org/draft-07/schema#", **pair}).read('["a", "b"]')
+    with pytest.raises(InvalidInput):
+        Schema(pair)
