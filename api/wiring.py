@@ -19,6 +19,7 @@ from holdfast.services.messages import Messages
 from holdfast.services.models import Models
 from holdfast.services.relay import Relay
 from holdfast.services.runs import Runs
+from holdfast.services.sweeper import Sweeper
 from holdfast.services.tool_calls import ToolCalls
 from holdfast.store.engine import Database, create_engine
 from holdfast.streaming.run_changes import RunChanges
@@ -81,12 +82,14 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
 
 @asynccontextmanager
 async def _running(engine: AsyncEngine, database: Database, workflows: MessageWorkflows) -> AsyncIterator[RunChanges]:
-    changes, relay = RunChanges(engine), Relay(database, workflows)
+    changes, relay, sweeper = RunChanges(engine), Relay(database, workflows), Sweeper(database, workflows)
     changes.start()
     relay.start()
+    sweeper.start()
     try:
         yield changes
     finally:
+        await sweeper.stop()
         await relay.stop()
         await changes.stop()
 

@@ -132,17 +132,18 @@ async def cancel(workflows: MessageWorkflows, workflow: str) -> None:
 TERMINATED = "terminated from outside"
 
 
-async def end_lost(connection: AsyncConnection, tenant_id: str, run_id: str, why: str) -> None:
-    """End a run whose workflow does not run any more, and wake the next one of its conversation."""
+async def end_lost(connection: AsyncConnection, tenant_id: str, run_id: str, why: str) -> bool:
+    """End a run whose workflow does not run any more, and wake the next one. False: it has ended before."""
     await turns.lock(connection, tenant_id, run_id)
     if await runs.status_of_itself(connection, tenant_id, run_id) not in OPEN:
-        return
+        return False
     await withdraw(connection, tenant_id, run_id)
     following = await turns.end(connection, tenant_id, run_id, status=RunStatus.FAILED, degraded=False, error=why)
     if following is not None:
         await outbox.add_freed(connection, tenant_id, run_id, following)
     entry = audit.Entry(kind="run", outcome=RunStatus.FAILED, run_id=run_id, detail=why)
     await audit.append(connection, tenant_id, entry)
+    return True
 
 
 async def _details(connection: AsyncConnection, tenant_id: str, found: list[Run]) -> list[RunDetail]:

@@ -8,7 +8,7 @@ from sqlalchemy import Select, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.runs import Run, RunStatus
-from holdfast.store.tables import runs
+from holdfast.store.tables import messages, runs
 
 # A merged run goes as the one that answers its message does.
 _STATUS = text("""
@@ -80,7 +80,8 @@ async def before_step(connection: AsyncConnection, tenant_id: str, run_id: str, 
 
 async def by_message(connection: AsyncConnection, tenant_id: str, message_id: str) -> Run | None:
     """The run of a message; None: the tenant has no such message."""
-    row = (await connection.execute(_of(tenant_id).where(runs.c.message_id == message_id))).one_or_none()
+    of_message = select(messages.c.run_id).where(messages.c.tenant_id == tenant_id, messages.c.message_id == message_id)
+    row = (await connection.execute(_of(tenant_id).where(runs.c.run_id == of_message.scalar_subquery()))).one_or_none()
     return None if row is None else run_from_row(row)
 
 

@@ -7,7 +7,8 @@ Where to connect comes from Temporal's own variables and profiles (`TEMPORAL_ADD
 import asyncio
 import contextlib
 from collections.abc import Awaitable
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
@@ -110,6 +111,28 @@ class MessageWorkflows:
         """Ask a workflow to cancel itself. Raises `Unavailable` also for one that is not known, or not yet."""
         await _in_time(self._client.get_workflow_handle(workflow).cancel(rpc_timeout=PATIENCE))
 
+    async def ended_from_outside(self, since: datetime | None) -> list["EndedWorkflow"]:
+        """The workflows that ended otherwise than by their own last step, since a moment or as far as is remembered."""
+        query = f"WorkflowType = '{names.WORKFLOW}' AND ExecutionStatus IN ('Terminated', 'TimedOut', 'Failed')"
+        if since is not None:
+            query += f" AND CloseTime > '{since.isoformat()}'"
+        found = [EndedWorkflow.of(workflow) for workflow in await self._list(query)]
+        return [workflow for workflow in found if workflow is not None]
+
+    async def stuck(self) -> list[str]:
+        """The open workflows whose task has failed several times in a row."""
+        query = (
+            f"WorkflowType = '{names.WORKFLOW}' AND ExecutionStatus = 'Running'"
+            " AND TemporalReportedProblems = 'category=WorkflowTaskFailed'"
+        )
+        return await self._list(query)
+
+    async def _list(self, query: str) -> list[str]:
+        async def ids() -> list[str]:
+            return [workflow.id async for workflow in self._client.list_workflows(query, rpc_timeout=PATIENCE)]
+
+        return await _in_time(ids())
+
     async def is_open(self, workflow: str) -> bool:
         """Whether a workflow runs. False: it ended, was terminated, or is not known any more."""
         try:
@@ -117,6 +140,20 @@ class MessageWorkflows:
         except _Unknown:
             return False
         return description.status is WorkflowExecutionStatus.RUNNING
+
+
+@dataclass(frozen=True)
+class EndedWorkflow:
+    """A message workflow that ended, by what its id names."""
+
+    tenant_id: str
+    message_id: str
+
+    @classmethod
+    def of(cls, workflow: str) -> "EndedWorkflow | None":
+        """None: the id is none of ours."""
+        parts = workflow.split(":")
+        return cls(parts[0], parts[2]) if len(parts) == 3 else None
 
 
 class _Unknown(Unavailable):
