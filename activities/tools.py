@@ -135,7 +135,11 @@ class ToolActivities:
                 return _Settlement(ToolCallStatus.FAILED, error=f"The tool did not answer within {timeout_s:g} s.")
             case Unknown(reason) if reserved.call.terms.effect is Effect.READ:
                 return _Settlement(ToolCallStatus.FAILED, error=reason)
-            case TimedOut() | Unknown():
+            case Unknown(reason):
+                return await self._probed(reserved.call, reserved.tool) or replace(
+                    _AMBIGUOUS, error=f"{OUTCOME_UNKNOWN} ({reason})"
+                )
+            case TimedOut():
                 # Its thread may still be at it: only success can be proved now.
                 return await self._probed(reserved.call, reserved.tool) or _AMBIGUOUS
 

@@ -13,6 +13,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from holdfast.domain.storable import storable
 from holdfast.domain.tools import DEFAULT_TIMEOUT_S
+from holdfast.tools.doubt import is_in_doubt
 from holdfast.tools.registry import Tool
 
 #: What is kept of a result, in characters. PostgreSQL could hold more; no model reads as much.
@@ -96,7 +97,7 @@ async def _run(call: Callable[[], Any], *, is_async: bool, timeout_s: float) -> 
         async with limit:
             return await _call(call, is_async=is_async)
     except TimeoutError as error:
-        # A TimeoutError of the tool's own, before the time is up, is a failure like any other.
+        # A TimeoutError of the tool's own, before the time is up, is judged like any other exception.
         return TimedOut(timeout_s) if limit.expired() else _failed(error)
     except asyncio.CancelledError as error:
         # So is a CancelledError that nobody asked for: something the tool waited for was cancelled.
@@ -158,7 +159,8 @@ def _is_cancelled() -> bool:
 def _failed(error: BaseException) -> Raised | Unknown:
     if isinstance(error, OutcomeUnknown):
         return Unknown(storable(_text(error), MAX_ERROR_CHARACTERS))
-    return Raised(storable(f"{type(error).__name__}: {_text(error)}", MAX_ERROR_CHARACTERS))
+    said = storable(f"{type(error).__name__}: {_text(error)}", MAX_ERROR_CHARACTERS)
+    return Unknown(said) if is_in_doubt(error) else Raised(said)
 
 
 def _text(error: BaseException) -> str:

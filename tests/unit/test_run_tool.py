@@ -26,6 +26,7 @@ from holdfast.tools.run import (
     TimedOut,
     ToolRunner,
     Unknown,
+    Unknown,
 )
 
 KEY = "call_1"
@@ -186,7 +187,6 @@ async def test_arguments_that_fit_no_longer_are_a_failure_and_nothing_runs(runne
     [
         *in_both_ways("an error", raising(LookupError("there is no order 7"))),
         *in_both_ways("an empty iterator", lambda: next(iter([]))),
-        *in_both_ways("a time-out of its own", raising(TimeoutError("the bank did not answer"))),
         *in_both_ways("a cancellation", raising(asyncio.CancelledError())),
         *in_both_ways("an exit", lambda: sys.exit(3)),
         *in_both_ways("an interrupt", raising(KeyboardInterrupt())),
@@ -273,7 +273,14 @@ async def test_a_time_limit_inside_the_tool_is_the_tools_own(runner: ToolRunner)
         await asyncio.wait_for(asyncio.Event().wait(), 0.01)
 
     for function in (ask_the_bank, ask_the_bank_otherwise):
-        assert await outcome(runner, function) == Raised("TimeoutError: ")
+        assert await outcome(runner, function) == Unknown("TimeoutError: ")
+
+
+@pytest.mark.parametrize(
+    "function", in_both_ways("a lost connection", raising(ConnectionResetError("the bank hung up")))
+)
+async def test_a_tool_whose_connection_was_lost_does_not_know(runner: ToolRunner, function: Callable[[], Any]) -> None:
+    assert await outcome(runner, function) == Unknown("ConnectionResetError: the bank hung up")
 
 
 @pytest.mark.parametrize("is_async", [True, False])
