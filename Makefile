@@ -27,6 +27,9 @@ types: .venv/.test  ## mypy --strict
 bench: .venv/.test  ## Measure speed, CPU, history and memory beside a floor without durability (options: ARGS=--quick)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+chaos: .venv/.test  ## Kill everything, again and again, and count what came of it (options: ARGS="--seed 7")
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
 histories: .venv/.test  ## Record the histories that the replay tests replay; do it after a change to a workflow
 	@$(BIN)/pytest -n 0 tests/replay --record-histories $(ARGS)
 
@@ -46,5 +49,5 @@ clean:  ## Remove what the targets above made, and the state of `make run`
 	@python3 -m venv .uv || { echo "python3 -m venv does not work here; install uv (https://docs.astral.sh/uv) or your system's package python3-venv" >&2; exit 1; }
 	@.uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
 
-.PHONY: help run test lint format types bench histories clean
+.PHONY: help run test lint format types bench chaos histories clean
 .DEFAULT_GOAL := help

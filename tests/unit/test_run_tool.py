@@ -26,7 +26,6 @@ from holdfast.tools.run import (
     TimedOut,
     ToolRunner,
     Unknown,
-    Unknown,
 )
 
 KEY = "call_1"
