@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from temporalio.client import Client
-from temporalio.worker import PollerBehaviorAutoscaling, Worker
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
 
 from activities import heartbeat
 from activities.catalogue import AgentCatalogue
@@ -23,6 +24,7 @@ from holdfast.config.mcp_json import McpFile, load_mcp
 from holdfast.config.mcp_lock import lock_path, read_lock
 from holdfast.config.models_yaml import ModelsFile, load_models
 from holdfast.config.settings import WorkerSettings
+from holdfast.domain.errors import ConfigurationError
 from holdfast.domain.mcp import tool_prefix
 from holdfast.llm.pool import SET_A_PRICE, ModelPool
 from holdfast.store.engine import Database, create_engine
@@ -112,6 +114,24 @@ def _activities(
     ]
 
 
+def _versioning() -> WorkerDeploymentConfig | None:
+    """The version of this worker, as the Temporal worker controller and its command line name it; None: it has none.
+
+    A run stays with the version that it began on, so that a new one never has to replay what it did not write.
+    """
+    name, build = os.environ.get("TEMPORAL_DEPLOYMENT_NAME"), os.environ.get("TEMPORAL_WORKER_BUILD_ID")
+    if not name and not build:
+        return None
+    if not name or not build:
+        missing = "TEMPORAL_WORKER_BUILD_ID" if name else "TEMPORAL_DEPLOYMENT_NAME"
+        raise ConfigurationError(f"{missing}: is not set, and the other half of the worker's version is; set both")
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(deployment_name=name, build_id=build),
+        use_worker_versioning=True,
+        default_versioning_behavior=VersioningBehavior.PINNED,
+    )
+
+
 def _worker(settings: WorkerSettings, temporal: Client, activities: Sequence[Callable[..., Any]]) -> Worker:
     return Worker(
         temporal,
@@ -119,6 +139,7 @@ def _worker(settings: WorkerSettings, temporal: Client, activities: Sequence[Cal
         workflows=[MessageWorkflow],
         activities=activities,
         workflow_runner=sandboxed_runner(),
+        deployment_config=_versioning(),
         max_cached_workflows=settings.worker_max_cached_workflows,
         max_concurrent_activities=settings.worker_max_activities,
         max_concurrent_local_activities=settings.worker_max_activities,

@@ -40,8 +40,13 @@ def _exchange(api: Api, agent: str, text: str, conversation: str | None) -> str:
     body = {"agent": agent, "text": text, "conversation_id": conversation}
     accepted = api.post("/v1/messages", {name: value for name, value in body.items() if value is not None})
     asked: set[str] = set()
+    run_id = accepted["run_id"]
     while True:
-        run = api.get(f"/v1/runs/{accepted['run_id']}", wait=_WAIT_S)
+        run = api.get(f"/v1/runs/{run_id}", wait=_WAIT_S)
+        if run["merged_into"] is not None:
+            # An earlier run took the message in, and answers it.
+            run_id = run["merged_into"]
+            continue
         if run["completed_at"] is not None:
             typer.echo(run["reply"] or f"({run['status']})")
             return str(accepted["conversation_id"])
@@ -58,9 +63,12 @@ def _ask(api: Api, run: dict[str, Any], asked: set[str]) -> bool:
         asked.add(confirmation["id"])
         if not sys.stdin.isatty():
             typer.echo(f"{_call(confirmation)} waits for a person until {confirmation['deadline'][:19]} UTC.")
-            typer.echo(f"{program()} confirmations approve {confirmation['id']}")
+            typer.echo(f"{program()} {_mend(confirmation)}")
             return False
-        _decide(api, confirmation)
+        if confirmation["kind"] == "outcome":
+            _resolve(api, confirmation)
+        else:
+            _decide(api, confirmation)
     return True
 
 
@@ -74,6 +82,24 @@ def _decide(api: Api, confirmation: dict[str, Any]) -> None:
     }
     try:
         api.post(f"/v1/confirmations/{confirmation['id']}/decision", body)
+    except Refused as refused:
+        typer.echo(str(refused), err=True)
+
+
+def _mend(confirmation: dict[str, Any]) -> str:
+    if confirmation["kind"] == "outcome":
+        return f"runs resolve {confirmation['tool_call_id']} committed|failed|run_again --evidence …"
+    return f"confirmations approve {confirmation['id']}"
+
+
+def _resolve(api: Api, confirmation: dict[str, Any]) -> None:
+    typer.echo(f"Nobody knows what became of {_call(confirmation)}: it was handed out, and no answer came.")
+    outcome = typer.prompt("committed, failed, run_again, or unknown", default="unknown")
+    if outcome == "unknown":
+        return
+    body = {"outcome": outcome, "evidence": typer.prompt("How do you know?")}
+    try:
+        api.post(f"/v1/tool-calls/{confirmation['tool_call_id']}/resolution", body)
     except Refused as refused:
         typer.echo(str(refused), err=True)
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from holdfast.domain.errors import InvalidInput
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[int, typer.Option(help="How many at most.", min=1, max=100)]
 
@@ -50,6 +52,21 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
     console = Console()
     # A pipe has no width; what is cut for a terminal is whole for a program.
     (console if console.is_terminal else Console(width=_PIPE_WIDTH)).print(table)
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """A JSON object that was given on the command line.
+
+    Raises:
+        InvalidInput: it is not one.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput("arguments", f"The arguments are not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidInput("arguments", 'The arguments must be a JSON object, like {"amount": 5}.')
+    return value
 
 
 def one_line(arguments: dict[str, Any] | None) -> str:

@@ -1,13 +1,22 @@
 """`holdfast runs`: what became of messages."""
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from holdfast.cli.connection import Api
-from holdfast.cli.output import AsJson, Limit, one_line, show_json, show_table
+from holdfast.cli.output import AsJson, Limit, one_line, read_object, show_json, show_table
 
 app = typer.Typer(help="What became of messages.", no_args_is_help=True)
+
+
+class Outcome(StrEnum):
+    """What a person can say of a call whose outcome is unknown."""
+
+    COMMITTED = "committed"
+    FAILED = "failed"
+    RUN_AGAIN = "run_again"
 
 
 @app.command("list")
@@ -43,6 +52,28 @@ def show_run(run_id: str, as_json: AsJson = False) -> None:
         typer.echo(f"temporal      {run['links']['temporal']}")
 
 
+@app.command()
+def cancel(run_id: str) -> None:
+    """Stop a run: it makes no further step, and what waits for a person is withdrawn."""
+    run = Api().post(f"/v1/runs/{run_id}/cancel", {})
+    typer.echo(f"{run['id']}  {_state(run)}" + ("" if run["completed_at"] else ", and stops now"))
+
+
+@app.command()
+def resolve(
+    tool_call_id: str,
+    outcome: Annotated[Outcome, typer.Argument(help="What became of the call.")],
+    evidence: Annotated[str, typer.Option(help="How you know.")],
+    result: Annotated[str | None, typer.Option(help="What the model sees of it, as JSON.")] = None,
+) -> None:
+    """Say what became of a tool call whose outcome is unknown."""
+    body: dict[str, Any] = {"outcome": outcome.value, "evidence": evidence}
+    if result is not None:
+        body["result"] = read_object(result)
+    call = Api().post(f"/v1/tool-calls/{tool_call_id}/resolution", body)
+    typer.echo(f"{call['status']}: {call['tool']}({one_line(call['arguments'])})")
+
+
 def _state(run: dict[str, Any]) -> str:
     return f"{run['status']} (degraded)" if run["degraded"] else str(run["status"])
 
@@ -55,5 +86,6 @@ def _story(run: dict[str, Any]) -> list[str]:
         lines += [f"  {attempt['deployment']} did not answer: {attempt['failure']}" for attempt in failed]
         for call in run["tool_calls"]:
             if call["step"] == step["step"]:
-                lines.append(f"  {call['tool']}({one_line(call['arguments'])}): {call['status']}")
+                unknown = f" (runs resolve {call['id']} …)" if call["status"] == "ambiguous" else ""
+                lines.append(f"  {call['tool']}({one_line(call['arguments'])}): {call['status']}{unknown}")
     return lines

@@ -132,7 +132,7 @@ def nothing_ran_without_an_accepted_approval(facts: Facts) -> list[str]:
                 wrong.append(f"{call['id']} was changed after it was approved, and has {call['status']}")
         elif approved and call["status"] not in ("succeeded", "ambiguous") and call["id"] not in facts.resolved:
             wrong.append(f"{call['id']} was approved, and has {call['status']}: {call['error']}")
-        if asked and any(effect["amount"] != asked["arguments"]["amount"] for effect in happened):
+        if asked and any(effect.get("amount") != asked["arguments"].get("amount") for effect in happened):
             wrong.append(f"{call['id']} ran with other arguments than were approved")
     return wrong
 
