@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import DBAPIError, InterfaceError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -70,8 +70,8 @@ class Database:
                 await connection.commit()
         except (OSError, PoolTimeoutError) as error:
             raise Unavailable("The database can't be reached.") from error
-        except DBAPIError as error:
-            if error.connection_invalidated or isinstance(error, InterfaceError) or _is_shutting_down(error):
+        except StatementError as error:
+            if _is_away(error):
                 raise Unavailable("The database can't be reached.") from error
             raise
 
@@ -120,7 +120,12 @@ async def _begin(connection: AsyncConnection, name: str, value: str) -> None:
         await connection.execute(_SET, setting)
 
 
-def _is_shutting_down(error: DBAPIError) -> bool:
+def _is_away(error: StatementError) -> bool:
+    if isinstance(error, DBAPIError) and (error.connection_invalidated or isinstance(error, InterfaceError)):
+        return True
+    # A connection that could not be opened again in the middle of a statement comes without a DBAPI's own error.
+    if isinstance(error.orig, OSError):
+        return True
     # 57P01 to 57P03: the server shuts down, crashed, or is starting up; 08xxx: the connection broke.
     state = str(getattr(error.orig, "sqlstate", None) or "")
     return state.startswith(("57P0", "08"))

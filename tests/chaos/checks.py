@@ -24,7 +24,7 @@ class Facts:
     recorder's calls. `messages`: of each conversation, in order. `told`: what deciders were answered, as dicts.
     `resolved`: ids of calls whose outcome a person settled. `ever_ambiguous`: of calls that were unknown at some time.
     `changed`: of calls whose arguments somebody changed after they were approved. `left`: rows that should not be
-    there, by what they are.
+    there, by what they are. `unexpected`: answers that no caller should ever be given, such as 500.
     """
 
     accepted: list[str]
@@ -37,6 +37,7 @@ class Facts:
     ever_ambiguous: set[str]
     changed: set[str]
     left: dict[str, int]
+    unexpected: list[str]
 
     def calls(self, *tools: str) -> Iterator[Json]:
         """The tool calls of some tools, or of all."""
@@ -156,7 +157,13 @@ def nothing_is_left_between_states(facts: Facts) -> list[str]:
     return wrong + [f"{call['id']} is {call['status']}" for call in facts.calls() if call["status"] not in _SETTLED]
 
 
+def nobody_was_answered_by_an_error_of_ours(facts: Facts) -> list[str]:
+    """What can't be done now is said to be so (503); an error that nobody foresaw (500) is a defect."""
+    return facts.unexpected
+
+
 CHECKS = (
+    nobody_was_answered_by_an_error_of_ours,
     no_run_is_lost,
     no_reply_is_given_twice_or_out_of_order,
     nothing_that_cannot_be_repeated_happened_twice,

@@ -38,6 +38,7 @@ class People:
     random: random.Random
     told: list[Told] = field(default_factory=list)
     sent: dict[str, Json] = field(default_factory=dict)
+    unexpected: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._http = httpx.AsyncClient(timeout=_TIMEOUT_S, limits=httpx.Limits(max_connections=100))
@@ -58,6 +59,8 @@ class People:
                 continue
             if response.status_code < 500 and response.status_code != 429:
                 return response
+            if response.status_code not in (429, 503):
+                self.unexpected.append(f"{method} {path}: {response.status_code} {response.text[:200]}")
             await asyncio.sleep(0.2)
 
     async def get(self, path: str, **parameters: Any) -> Json:

@@ -77,6 +77,7 @@ def facts() -> Facts:
         ever_ambiguous={"e"},
         changed=set(),
         left={"open runs": 0},
+        unexpected=[],
     )
 
 
@@ -85,6 +86,10 @@ def _calls(facts: Facts) -> dict[str, Json]:
 
 
 WRONG: dict[str, tuple[str, Callable[[Facts], object]]] = {
+    "an error of ours": (
+        "nobody_was_answered_by_an_error_of_ours",
+        lambda facts: facts.unexpected.append("GET /v1/runs: 500"),
+    ),
     "a run that is gone": ("no_run_is_lost", lambda facts: facts.accepted.append("run-3")),
     "a run without an answer": ("no_run_is_lost", lambda facts: facts.runs[0].update(degraded=True)),
     "a reply given twice": (

@@ -64,6 +64,7 @@ class Scene:
             resolved=set(),
             ever_ambiguous=set(),
             changed=self.changed,
+            unexpected=[],
             left={"open runs": (await self.stage.rows(_LEFT, self.ada.tenant_id))[0]["count"]},
         )
         for call in facts.calls():
