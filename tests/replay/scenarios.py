@@ -80,6 +80,47 @@ async def cancelled(ada: Caller, stage: Stage) -> Json:
     return await ada.ended(run["id"])
 
 
+async def run_again(ada: Caller, stage: Stage) -> Json:
+    """A tool whose outcome was unknown, run again on a person's word, and unknown again."""
+    stage.provider.script(ToolCalls([("hang_sending", {"marker": f"/nowhere/{ada.tenant_id}"})]))
+    run = await ada.ask("send")
+    first = await ada.only_pending(run)
+    await _resolve(ada, first, "run_again")
+    again: list[Json] = []
+    while not again:
+        again = [one for one in await ada.pending(await ada.run(run["id"])) if one["id"] != first["id"]]
+    await _resolve(ada, again[0], "committed")
+    return await ada.ended(run["id"])
+
+
+async def not_confirmed(ada: Caller, stage: Stage) -> Json:
+    """Nobody confirmed one of two calls in time, and its policy ends the run."""
+    stage.provider.script(ToolCalls([("send", {"marker": "m"}), ("pay", {"marker": "m", "amount": 1})]))
+    return await ada.ended(await ada.start("send and pay", agent="stopping"))
+
+
+async def out_of_time(ada: Caller, stage: Stage) -> Json:
+    """A run whose time was up while it waited for a person."""
+    stage.provider.script(_PAY)
+    return await ada.ended(await ada.start("pay", agent="brief"))
+
+
+async def merged(ada: Caller, stage: Stage) -> Json:
+    """A message that waited, and joined the turn in front of it."""
+    stage.provider.script(_PAY)
+    first = await ada.ask("pay", agent="steered")
+    second = await ada.start("and now?", agent="steered", conversation_id=first["conversation_id"])
+    await ada.get(f"/v1/runs/{second}", wait=1)
+    await ada.decide(await ada.only_pending(first))
+    return await ada.ended(second)
+
+
+async def _resolve(ada: Caller, asked: Json, outcome: str) -> None:
+    body = {"outcome": outcome, "evidence": "I looked."}
+    response = await ada.http.post(f"/v1/tool-calls/{asked['tool_call_id']}/resolution", json=body)
+    assert response.status_code == 200, response.text
+
+
 async def _decided(ada: Caller, decision: str) -> Json:
     run = await ada.ask("pay")
     await ada.decide(await ada.only_pending(run), decision)
@@ -99,5 +140,9 @@ SCENARIOS: dict[str, Callable[[Caller, Stage], Awaitable[Json]]] = {
         degraded,
         out_of_steps,
         cancelled,
+        run_again,
+        not_confirmed,
+        out_of_time,
+        merged,
     )
 }
