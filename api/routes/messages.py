@@ -10,7 +10,7 @@ from api.shapes import RunShape
 from api.wiring import services
 from holdfast.domain.errors import InvalidInput
 from holdfast.domain.messages import NewMessage
-from holdfast.domain.runs import OPEN, RunStatus
+from holdfast.domain.runs import OPEN
 
 router = APIRouter(prefix="/v1", tags=["messages"])
 
@@ -72,7 +72,7 @@ async def send_message(
     )
     found = services(request)
     accepted = await found.messages.accept(caller, message)
-    status = RunStatus.QUEUED
+    status = accepted.status
     if wait or not accepted.is_new:
         status = await found.runs.wait(caller.tenant_id, accepted.run_id, wait)
     if wait and status not in OPEN:

@@ -30,12 +30,16 @@ MAX_KEY_CHARACTERS = 255
 
 @dataclass(frozen=True)
 class Accepted:
-    """A message that will be answered once. `is_new` False: this delivery is a repeat, and found the first run."""
+    """A message that will be answered once. `is_new` False: this delivery is a repeat, and found the first run.
+
+    `status` is that of a new run: merged, if an earlier run has taken the message in.
+    """
 
     message_id: str
     conversation_id: str
     run_id: str
     is_new: bool
+    status: RunStatus = RunStatus.QUEUED
 
 
 class Messages:
@@ -77,7 +81,8 @@ class Messages:
         if arrival.answered_by is None:
             await self._start(run)
         await self._tell(arrival)
-        return Accepted(run.message_id, run.conversation_id, run.run_id, is_new=True)
+        status = RunStatus.QUEUED if arrival.answered_by is None else RunStatus.MERGED
+        return Accepted(run.message_id, run.conversation_id, run.run_id, is_new=True, status=status)
 
     async def in_conversation(
         self, tenant_id: str, conversation_id: str, *, after: str | None, limit: int

@@ -1,5 +1,6 @@
 """Runs as their readers see them: state, steps, tool calls, usage, reply."""
 
+import asyncio
 import logging
 from dataclasses import dataclass
 
@@ -88,6 +89,8 @@ class Runs:
     async def wait(self, tenant_id: str, run_id: str, timeout_s: float) -> RunStatus:
         """Wait until a run has ended, or needs a person; answers with its status then, or when the time is up.
 
+        Of one that was merged it is the run which answers its message that is waited for.
+
         Raises:
             NotFound: the tenant has no run with this id.
         """
@@ -99,7 +102,14 @@ class Runs:
                 raise NotFound("run", run_id)
             return status
 
-        return await self._changes.wait_until(run_id, read, _needs_no_waiting, timeout_s)
+        ends_at = asyncio.get_running_loop().time() + timeout_s
+        status = await self._changes.wait_until(run_id, read, _needs_no_waiting, timeout_s)
+        if status is not RunStatus.MERGED:
+            return status
+        answering = (await self.answering(tenant_id, run_id)).run
+        if answering.run_id == run_id:
+            return status
+        return await self.wait(tenant_id, answering.run_id, ends_at - asyncio.get_running_loop().time())
 
 
 def _needs_no_waiting(status: RunStatus) -> bool:
@@ -135,7 +145,7 @@ TERMINATED = "terminated from outside"
 async def end_lost(connection: AsyncConnection, tenant_id: str, run_id: str, why: str) -> bool:
     """End a run whose workflow does not run any more, and wake the next one. False: it has ended before."""
     await turns.lock(connection, tenant_id, run_id)
-    if await runs.status_of_itself(connection, tenant_id, run_id) not in OPEN:
+    if await runs.status_of(connection, tenant_id, run_id) not in OPEN:
         return False
     await withdraw(connection, tenant_id, run_id)
     following = await turns.end(connection, tenant_id, run_id, status=RunStatus.FAILED, degraded=False, error=why)

@@ -10,12 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from holdfast.domain.runs import Run, RunStatus
 from holdfast.store.tables import messages, runs
 
-# A merged run goes as the one that answers its message does.
-_STATUS = text("""
-SELECT coalesce(answering.status, this.status) AS status FROM runs this
-LEFT JOIN runs answering ON answering.tenant_id = this.tenant_id AND answering.run_id = this.merged_into
-WHERE this.tenant_id = :tenant_id AND this.run_id = :run_id
-""")
+_STATUS = text("SELECT status FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id")
 
 _BEFORE_STEP = text("""
 SELECT this.agent, this.agent_version,
@@ -94,12 +89,6 @@ async def ask_to_cancel(connection: AsyncConnection, tenant_id: str, run_id: str
     """Take note that a run is to be stopped. False: it has ended, or was to be stopped before."""
     values = {"tenant_id": tenant_id, "run_id": run_id, "person": person}
     return (await connection.execute(_ASK_TO_CANCEL, values)).one_or_none() is not None
-
-
-async def status_of_itself(connection: AsyncConnection, tenant_id: str, run_id: str) -> RunStatus | None:
-    """A run's own status, also of one that was merged."""
-    run = await find(connection, tenant_id, run_id)
-    return None if run is None else run.status
 
 
 async def page(

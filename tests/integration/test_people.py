@@ -224,7 +224,7 @@ async def test_a_word_in_the_chat_that_decides_nothing_is_a_message(
 
     assert (await ada.get(f"/v1/confirmations/{asked['id']}"))["status"] == "pending"
     assert {(await ada.get(f"/v1/runs/{one}"))["status"] for one in others} == {"queued"}
-    assert (await boss.send("yes", agent="guarded", conversation_id=conversation)).json()["status"] == "queued"
+    assert (await boss.send("yes", agent="guarded", conversation_id=conversation)).json()["status"] == "merged"
     assert (await ada.ended(run["id"]))["tool_calls"][0]["status"] == "succeeded"
     assert [(await ada.ended(one))["status"] for one in others] == ["completed"] * 3
 

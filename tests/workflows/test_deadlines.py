@@ -1,6 +1,6 @@
 """Deadlines are durable timers: minutes or weeks pass, and what was to happen then happens."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from temporalio.testing import WorkflowEnvironment
@@ -9,6 +9,8 @@ from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import ToolCalls
 from tests.agents.tools import effects
 from tests.harness.caller import Caller, Json
+from tests.harness.conditions import until
+from tests.harness.stage import Stage
 
 
 async def waiting(caller: Caller, provider: ScriptedProvider, agent: str) -> tuple[Json, Json]:
@@ -59,3 +61,46 @@ async def test_a_message_behind_a_confirmation_waits_for_a_week_if_need_be(
     await ada.decide(confirmation)
     assert (await ada.ended(second))["reply"] == "You said: and now?"
     assert (await ada.ended(first["id"]))["tool_calls"][0]["status"] == "succeeded"
+
+
+async def test_people_are_reminded_and_then_further_ones_are_asked(
+    ada: Caller, stage: Stage, provider: ScriptedProvider, clock: WorkflowEnvironment
+) -> None:
+    head = await stage.caller(ada.tenant_id, "head", ["head"])
+    run, confirmation = await waiting(ada, provider, "escalating")
+    assert (await head.decide(confirmation)).status_code == 403, "the head is not asked yet"
+
+    await clock.sleep(timedelta(minutes=5))
+    await until(lambda: _is(ada, confirmation, "reminded_at"))
+    assert (await ada.get(f"/v1/confirmations/{confirmation['id']}"))["escalated_at"] is None
+
+    await clock.sleep(timedelta(minutes=6))
+    await until(lambda: _is(ada, confirmation, "escalated_at"))
+    asked = await ada.get(f"/v1/confirmations/{confirmation['id']}")
+    assert (asked["status"], asked["approvers"], asked["on_deadline"]) == ("pending", ["billing", "head"], "reject")
+    waits = datetime.fromisoformat(asked["deadline"]) - datetime.fromisoformat(confirmation["deadline"])
+    assert waits == timedelta(minutes=20)
+    assert (await head.decide(asked)).status_code == 200
+    assert (await ada.ended(run["id"]))["tool_calls"][0]["status"] == "succeeded"
+    recorded = await stage.rows("SELECT outcome FROM audit WHERE subject_id = $1 ORDER BY audit_id", confirmation["id"])
+    assert [row["outcome"] for row in recorded] == ["pending", "reminded", "escalated", "approved"]
+
+
+async def test_after_the_second_deadline_nobody_is_asked_any_more(
+    ada: Caller, stage: Stage, provider: ScriptedProvider, clock: WorkflowEnvironment
+) -> None:
+    head = await stage.caller(ada.tenant_id, "head", ["head"])
+    run, confirmation = await waiting(ada, provider, "escalating")
+    await clock.sleep(timedelta(minutes=11))
+    await until(lambda: _is(ada, confirmation, "escalated_at"))
+    await clock.sleep(timedelta(minutes=18))
+    assert (await ada.run(run["id"]))["status"] == "requires_confirmation"
+
+    await clock.sleep(timedelta(minutes=2))
+    assert (await ada.ended(run["id"]))["tool_calls"][0]["status"] == "expired"
+    assert (await head.decide(confirmation)).status_code == 409
+    assert effects("pay", ada.tenant_id) == []
+
+
+async def _is(caller: Caller, confirmation: Json, moment: str) -> bool:
+    return (await caller.get(f"/v1/confirmations/{confirmation['id']}"))[moment] is not None
