@@ -145,7 +145,10 @@ class ModelActivities:
             if is_first:
                 await tool_calls.propose(connection, step.tenant_id, proposals)
                 await audit.append(connection, step.tenant_id, *_entries(step, completion, proposals))
-            return await _stored(connection, step, question.agent) if proposals else ModelAnswer()
+            if is_first and not proposals:
+                return ModelAnswer()
+            # Also where another attempt, which was thought to be dead, has stored its answer first: that one counts.
+            return await _stored(connection, step, question.agent)
 
 
 def _beat(_: StreamEvent) -> None:
