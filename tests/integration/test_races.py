@@ -1,6 +1,7 @@
 """Steps that meet, come late, or are done twice: a lock held by the test makes each meeting happen for certain."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -13,9 +14,15 @@ from temporalio.exceptions import ApplicationError
 
 from activities.catalogue import AgentCatalogue
 from activities.confirmations import ConfirmationActivities
+from activities.proposals import propose
+from holdfast.config import agents_yaml
 from holdfast.domain.confirmations import ConfirmationStatus
 from holdfast.domain.ids import workflow_id
-from holdfast.domain.steps import CallRef, ConfirmationCheck
+from holdfast.domain.messages import RequestedToolCall
+from holdfast.domain.model_calls import Usage
+from holdfast.domain.steps import CallRef, ConfirmationCheck, ModelStep
+from holdfast.store import steps, tool_calls
+from holdfast.store.steps import Step
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Slow, Text, ToolCalls
 from holdfast.tools.functions import tools_of_modules
@@ -23,7 +30,7 @@ from holdfast.tools.registry import ToolRegistry
 from tests.agents.tools import effects
 from tests.harness.caller import Caller, Json
 from tests.harness.conditions import until
-from tests.harness.stage import Stage
+from tests.harness.stage import AGENTS, Stage
 
 WAITING = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
@@ -51,9 +58,11 @@ async def waiting_for_a_lock(stage: Stage, count: int) -> None:
 
 def activities(stage: Stage) -> ConfirmationActivities:
     """The activities, as a worker has them that was slow, or that does again what one before it did."""
-    return ConfirmationActivities(
-        stage.database, AgentCatalogue(), ToolRegistry(tools_of_modules(["tests.agents.tools"]))
-    )
+    return ConfirmationActivities(stage.database, AgentCatalogue(), registry())
+
+
+def registry() -> ToolRegistry:
+    return ToolRegistry(tools_of_modules(["tests.agents.tools"]))
 
 
 async def waiting(caller: Caller, provider: ScriptedProvider, **options: str) -> tuple[Json, Json]:
@@ -225,3 +234,57 @@ async def test_a_result_that_is_being_stored_when_the_run_is_cancelled_is_kept(
     run = await ada.ended(run_id)
 
     assert (run["status"], run["tool_calls"][0]["status"]) == ("cancelled", "succeeded")
+
+
+async def test_an_answer_that_an_attempt_thought_dead_stored_first_is_the_one_that_counts(
+    ada: Caller, stage: Stage, provider: ScriptedProvider
+) -> None:
+    provider.script(Slow(Text("Nothing to do."), 1), Text("Sent."))
+    run_id = await ada.start("send")
+    await until(lambda: provider.calls == 1)
+    step = ModelStep(ada.tenant_id, run_id, 1)
+    (trusting,) = [agent for agent in agents_yaml.load_agents(AGENTS).agents if agent.name == "trusting"]
+    wished = (RequestedToolCall("send", json.dumps({"marker": ada.tenant_id})),)
+    stored = Step(run_id, 1, "", "quality", "m", "d", Usage(1, 1, None), (), 1, None)
+    async with stage.database.tenant(ada.tenant_id) as connection:
+        await steps.store(connection, ada.tenant_id, stored)
+        await tool_calls.propose(connection, ada.tenant_id, propose(step, trusting, registry(), wished, 5))
+    run = await ada.ended(run_id)
+
+    assert [call["status"] for call in run["tool_calls"]] == ["succeeded"]
+    assert run["reply"] == "Sent."
+
+
+async def test_a_call_whose_second_run_is_denied_is_not_said_never_to_have_run(
+    ada: Caller, stage: Stage, provider: ScriptedProvider
+) -> None:
+    """A person's right is taken away between their word and the dispatch."""
+    marker = f"/nowhere/{ada.tenant_id}"
+    boss = await stage.caller(ada.tenant_id, "boss", ["billing"])
+    provider.script(ToolCalls([("hang_sending", {"marker": marker})]), Text("Done."))
+    run = await ada.ask("send", agent="guarded_outcomes")
+    asked = await ada.only_pending(run)
+    await boss.get("/v1/confirmations")
+    await stage.rows("UPDATE api_keys SET roles = '{}' WHERE tenant_id = $1 AND person = 'boss'", ada.tenant_id)
+    body = {"outcome": "run_again", "evidence": "I looked."}
+    answer = await boss.http.post(f"/v1/tool-calls/{asked['tool_call_id']}/resolution", json=body)
+    run = await ada.ended(run["id"])
+
+    assert (answer.status_code, len(effects("hang_sending", marker))) == (200, 1)
+    assert "outcome is unknown" in run["tool_calls"][0]["error"]
+    assert "outcome is unknown" in provider.requests[-1].last_text
+
+
+async def test_a_repetition_does_not_pass_the_attempt_that_has_taken_over(
+    ada: Caller, stage: Stage, provider: ScriptedProvider
+) -> None:
+    """Of a worker that was thought to be dead: it wakes up in the middle of a tool that may be repeated."""
+    marker = f"/nowhere/{ada.tenant_id}"
+    provider.script(ToolCalls([("hang_paying", {"marker": marker})]), Text("Done."))
+    run_id = await ada.start("pay")
+    await until(lambda: len(effects("hang_paying", marker)) == 1)
+    await stage.rows("UPDATE tool_calls SET attempts = attempts + 1 WHERE run_id = $1", run_id)
+    await asyncio.sleep(2)
+    call = (await ada.get(f"/v1/runs/{run_id}"))["tool_calls"][0]
+
+    assert (len(effects("hang_paying", marker)), call["attempts"]) == (1, 2)
