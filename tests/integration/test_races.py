@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -11,16 +13,20 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
 
 from activities.catalogue import AgentCatalogue
 from activities.confirmations import ConfirmationActivities
+from activities.model import ModelActivities
 from activities.proposals import propose
 from holdfast.config import agents_yaml
+from holdfast.config.models_yaml import load_models
 from holdfast.domain.confirmations import ConfirmationStatus
 from holdfast.domain.ids import workflow_id
 from holdfast.domain.messages import RequestedToolCall
 from holdfast.domain.model_calls import Usage
 from holdfast.domain.steps import CallRef, ConfirmationCheck, ModelStep
+from holdfast.llm.pool import ModelPool
 from holdfast.store import steps, tool_calls
 from holdfast.store.steps import Step
 from holdfast.testing.provider import ScriptedProvider
@@ -288,3 +294,32 @@ async def test_a_repetition_does_not_pass_the_attempt_that_has_taken_over(
     call = (await ada.get(f"/v1/runs/{run_id}"))["tool_calls"][0]
 
     assert (len(effects("hang_paying", marker)), call["attempts"]) == (1, 2)
+
+
+async def test_a_message_that_only_a_second_attempt_saw_is_not_lost_when_the_first_answers(
+    ada: Caller, stage: Stage, provider: ScriptedProvider
+) -> None:
+    """The first attempt was thought to be dead; its answer is stored, and knows nothing of the message."""
+    provider.script(Slow(Text("An answer to the first."), 2))
+    first = (await ada.send("first", agent="steered")).json()
+    await until(lambda: provider.calls == 1)
+    second = await ada.start("second", agent="steered", conversation_id=first["conversation_id"])
+    models = load_models(AGENTS.with_name("models.yaml"), os.environ, allow_demo=True)
+    pool = ModelPool(models.for_router(), models.router_settings, models.litellm_settings)
+    environment = ActivityEnvironment()
+    environment.info = replace(environment.info, attempt=2)
+    provider.script(Slow(Text("An answer to both."), 4))
+    again = asyncio.create_task(
+        environment.run(
+            ModelActivities(stage.database, AgentCatalogue(), pool, registry()).call_model,
+            ModelStep(ada.tenant_id, first["run_id"], 1),
+        )
+    )
+    await until(lambda: provider.calls == 2)
+    run = await ada.ended(first["run_id"])
+    provider.release()
+    await again
+    joined = await ada.ended(second)
+
+    assert run["reply"] == "An answer to the first."
+    assert (joined["status"], joined["reply"]) == ("completed", "You said: second")
