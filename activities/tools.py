@@ -281,8 +281,12 @@ class ToolActivities:
         settlement = _AMBIGUOUS
         if reserved.call.terms.effect is Effect.READ:
             settlement = _Settlement(ToolCallStatus.FAILED, error="The run was cancelled before the tool answered.")
-        async with self._database.tenant(reference.tenant_id) as connection:
-            await _store(connection, reference, reserved.call, settlement, latency_ms=0)
+        try:
+            async with self._database.tenant(reference.tenant_id) as connection:
+                await _store(connection, reference, reserved.call, settlement, latency_ms=0)
+        except (Unavailable, SQLAlchemyError) as error:
+            # The end of the run says the same; that the run was cancelled is not to become an error of ours.
+            log.warning("that %s was cut off can't be stored: %s", reference.tool_call_id, type(error).__name__)
 
 
 async def _dispatch(connection: AsyncConnection, reference: CallRef, call: ToolCall, tool: Tool) -> _Reserved:

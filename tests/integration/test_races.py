@@ -39,6 +39,10 @@ from tests.harness.conditions import until
 from tests.harness.stage import AGENTS, Stage
 
 WAITING = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+CUT = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 
 
@@ -323,3 +327,37 @@ async def test_a_message_that_only_a_second_attempt_saw_is_not_lost_when_the_fir
 
     assert run["reply"] == "An answer to the first."
     assert (joined["status"], joined["reply"]) == ("completed", "You said: second")
+
+
+async def test_a_run_that_is_cancelled_while_the_database_stumbles_is_cancelled(
+    ada: Caller, stage: Stage, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    provider.script(ToolCalls([("send_slowly", {"marker": str(release)})]))
+    run_id = await ada.start("send")
+    await until(lambda: len(effects("send_slowly", str(release))) == 1)
+    async with holding(stage, ("SELECT FROM tool_calls WHERE run_id = $1 FOR UPDATE", (run_id,))):
+        await stage.temporal.get_workflow_handle(await workflow_of(ada, stage, run_id)).cancel()
+        await waiting_for_a_lock(stage, 1)
+        await stage.rows(CUT)
+    release.touch()
+    run = await ada.ended(run_id)
+
+    assert (run["status"], run["tool_calls"][0]["status"]) == ("cancelled", "ambiguous")
+
+
+@pytest.mark.parametrize("said", ["cancel", "approve"])
+async def test_what_is_said_to_a_terminated_workflow_ends_its_run(
+    ada: Caller, stage: Stage, provider: ScriptedProvider, said: str
+) -> None:
+    run, asked = await waiting(ada, provider)
+    await stage.temporal.get_workflow_handle(await workflow_of(ada, stage, run["id"])).terminate()
+    if said == "cancel":
+        await ada.http.post(f"/v1/runs/{run['id']}/cancel")
+    else:
+        await ada.decide(asked)
+    run = await ada.ended(run["id"])
+
+    assert (run["status"], run["error"]) == ("failed", "terminated from outside")
+    assert run["tool_calls"][0]["status"] == "withdrawn"
+    assert await ada.pending(run) == []
