@@ -1,6 +1,7 @@
 """Asking a person, and reading what became of it."""
 
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from activities.catalogue import AgentCatalogue
 from holdfast.domain.agents import ConfirmationDefaults
@@ -37,7 +38,6 @@ class ConfirmationActivities:
             ruling = rule_on(agent, call.tool, declared, call.arguments or {})
             question = _question(call, ruling.rule, ruling.asking, tool.schema if tool else None)
             await runs.lock(connection, tenant_id, reference.run_id)
-            asked = await confirmations.request(connection, tenant_id, question)
             is_new = await tool_calls.move(
                 connection,
                 tenant_id,
@@ -45,6 +45,10 @@ class ConfirmationActivities:
                 before=ToolCallStatus.PROPOSED,
                 to=ToolCallStatus.AWAITING_CONFIRMATION,
             )
+            if not is_new and (await tool_calls.find(connection, tenant_id, call.tool_call_id)).confirmation_id is None:
+                # Its run has ended while this was under way; nobody would hear what a person decides.
+                raise ApplicationError(f"{call.tool_call_id} is not to be confirmed any more", non_retryable=True)
+            asked = await confirmations.request(connection, tenant_id, question)
             if is_new:
                 await confirmations.mark_run_waiting(connection, tenant_id, reference.run_id)
                 await audit.append(connection, tenant_id, _asked(asked, call))
@@ -55,21 +59,25 @@ class ConfirmationActivities:
         """What became of a confirmation; what its timers were set for is done here, if nobody has decided."""
         tenant_id, confirmation_id = check.tenant_id, check.confirmation_id
         async with self._database.tenant(tenant_id) as connection:
+            await runs.lock(connection, tenant_id, check.run_id)
             confirmation = await confirmations.find(connection, tenant_id, confirmation_id)
             if confirmation is None:
                 raise NotFound("confirmation", confirmation_id)
-            await runs.lock(connection, tenant_id, confirmation.run_id)
             if check.withdraw:
                 await withdraw_one(connection, tenant_id, confirmation_id)
-            elif check.deadline_passed:
+            elif check.deadline_passed and not _has_moved(confirmation, check):
                 await expire_or_escalate(connection, tenant_id, confirmation)
             elif check.remind:
                 await remind(connection, tenant_id, confirmation)
-            # Read again: a decision may have won while this waited for the row.
             confirmation = await confirmations.find(connection, tenant_id, confirmation_id) or confirmation
             if confirmation.status is not ConfirmationStatus.PENDING:
                 await outbox.heard_decision(connection, tenant_id, check.run_id, confirmation_id)
         return _outcome(confirmation)
+
+
+def _has_moved(confirmation: Confirmation, check: ConfirmationCheck) -> bool:
+    """Whether further people have been asked since the deadline that passed, until a later one."""
+    return check.deadline is not None and confirmation.deadline > check.deadline
 
 
 def _question(call: ToolCall, rule: str, terms: ConfirmationDefaults, schema: dict[str, object] | None) -> Question:

@@ -87,7 +87,8 @@ class ModelActivities:
                 return await _stored(connection, step, agent)
             if agent.limits.max_cost_usd is not None and run.cost_usd >= agent.limits.max_cost_usd:
                 return ModelAnswer(is_over_budget=True)
-            if run.is_steered:
+            # Not by a later attempt: one before it that still lives may answer, and would not have seen the message.
+            if run.is_steered and activity.info().attempt == 1:
                 await turns.merge(connection, step.tenant_id, step.run_id, step.step)
             past = await messages.transcript(
                 connection, step.tenant_id, step.run_id, runs=CONTEXT_RUNS, characters=MAX_SHOWN_CHARACTERS
@@ -145,7 +146,10 @@ class ModelActivities:
             if is_first:
                 await tool_calls.propose(connection, step.tenant_id, proposals)
                 await audit.append(connection, step.tenant_id, *_entries(step, completion, proposals))
-            return await _stored(connection, step, question.agent) if proposals else ModelAnswer()
+            if is_first and not proposals:
+                return ModelAnswer()
+            # Also where another attempt, which was thought to be dead, has stored its answer first: that one counts.
+            return await _stored(connection, step, question.agent)
 
 
 def _beat(_: StreamEvent) -> None:

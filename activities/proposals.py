@@ -26,7 +26,14 @@ _STATUS = {
     Verdict.DENY: ToolCallStatus.DENIED,
 }
 
-_ACT = {ToolCallStatus.PROPOSED: NextAct.CONFIRM, ToolCallStatus.APPROVED: NextAct.EXECUTE}
+# Most calls are new. Of a workflow that was reset, they are wherever they were: what waits for a person waits on.
+_ACT = {
+    ToolCallStatus.PROPOSED: NextAct.CONFIRM,
+    ToolCallStatus.AWAITING_CONFIRMATION: NextAct.CONFIRM,
+    ToolCallStatus.APPROVED: NextAct.EXECUTE,
+    ToolCallStatus.DISPATCHED: NextAct.EXECUTE,
+    ToolCallStatus.AMBIGUOUS: NextAct.EXECUTE,
+}
 
 
 def propose(

@@ -47,6 +47,9 @@ _STORE_AGAIN_S = 0.5
 #: How long to wait before running a repeatable tool again that was cut, in seconds; doubled each time.
 _RUN_AGAIN_S = 0.5
 
+#: How long a known outcome may take to be stored when the run is cancelled or the worker stopped, in seconds.
+_LAST_MOMENT_S = 5.0
+
 #: How often a call is handed out at most. One whose worker dies each time may well be what kills it.
 MAX_DISPATCHES = 10
 
@@ -63,11 +66,11 @@ class _Reserved:
 
 
 @dataclass(frozen=True)
-class _ToProbe:
-    """A call that was handed out, and of which nothing was heard; its tool can tell what became of it."""
+class _InDoubt:
+    """A call that was handed out, and of which nothing was heard; its tool may tell what became of it, after `wait`."""
 
     call: ToolCall
-    tool: Tool
+    tool: Tool | None
     wait: timedelta
 
 
@@ -95,35 +98,49 @@ class ToolActivities:
         """Run an approved call once, and store what came of it. What the tool raises is an outcome, not an error."""
         async with heartbeating():
             reserved = await self._reserve(reference)
-            if isinstance(reserved, _ToProbe):
+            if isinstance(reserved, _InDoubt):
                 reserved = await self._probe(reference, reserved)
             if isinstance(reserved, ToolOutcome):
                 return reserved
             started = time.monotonic()
-            try:
-                reserved, settlement = await self._run(reference, reserved)
-            except asyncio.CancelledError:
-                # In a task of its own: this one is being cancelled.
-                await asyncio.shield(self._cut_off(reference, reserved))
-                raise
+            reserved, settlement = await self._run(reference, reserved)
             latency_ms = round((time.monotonic() - started) * 1000)
-            return await self._settle_until_stored(reference, reserved.call, settlement, latency_ms)
+            storing = asyncio.create_task(
+                self._settle_until_stored(reference, reserved.call, settlement, latency_ms), name="settle"
+            )
+            try:
+                return await asyncio.shield(storing)
+            except asyncio.CancelledError:
+                # What is known by now is not to become unknown because the run is cancelled, or the worker stopped.
+                await asyncio.wait([storing], timeout=_LAST_MOMENT_S)
+                raise
 
     async def _run(self, reference: CallRef, reserved: _Reserved) -> tuple[_Reserved, _Settlement]:
         """Run a call, and again when it is cut at its timeout and may be repeated."""
-        for attempt in range(1, reserved.call.terms.attempts + 1):
-            if attempt > 1:
-                await asyncio.sleep(_RUN_AGAIN_S * 2 ** (attempt - 2))
-                reserved = await self._dispatch_again(reference, reserved)
-            outcome = await self._runner.run(
-                reserved.tool,
-                reserved.call.arguments or {},
-                idempotency_key=reference.tool_call_id,
-                timeout_s=reserved.call.terms.timeout_s,
-            )
-            if not isinstance(outcome, TimedOut | Unknown):
-                break
-        return reserved, await self._settlement(reserved, outcome)
+        try:
+            outcome = await self._run_once(reference, reserved)
+            for attempt in range(1, reserved.call.terms.attempts):
+                if not isinstance(outcome, TimedOut | Unknown):
+                    break
+                await asyncio.sleep(_RUN_AGAIN_S * 2 ** (attempt - 1))
+                again = await self._dispatch_again(reference, reserved)
+                if again is None:
+                    break
+                reserved = again
+                outcome = await self._run_once(reference, reserved)
+            return reserved, await self._settlement(reserved, outcome)
+        except asyncio.CancelledError:
+            # In a task of its own: this one is being cancelled.
+            await asyncio.shield(self._cut_off(reference, reserved))
+            raise
+
+    async def _run_once(self, reference: CallRef, reserved: _Reserved) -> Outcome:
+        return await self._runner.run(
+            reserved.tool,
+            reserved.call.arguments or {},
+            idempotency_key=reference.tool_call_id,
+            timeout_s=reserved.call.terms.timeout_s,
+        )
 
     async def _settlement(self, reserved: _Reserved, outcome: Outcome) -> _Settlement:
         match outcome:
@@ -143,7 +160,7 @@ class ToolActivities:
                 # Its thread may still be at it: only success can be proved now.
                 return await self._probed(reserved.call, reserved.tool) or _AMBIGUOUS
 
-    async def _reserve(self, reference: CallRef) -> _Reserved | _ToProbe | ToolOutcome:
+    async def _reserve(self, reference: CallRef) -> _Reserved | _InDoubt | ToolOutcome:
         async with self._database.tenant(reference.tenant_id) as connection:
             call = await tool_calls.lock(connection, reference.tenant_id, reference.tool_call_id)
             tool = await self._tool(connection, reference, call.tool)
@@ -153,31 +170,36 @@ class ToolActivities:
                     return await _deny(connection, reference, call, obstacle or "")
             elif call.status is ToolCallStatus.DISPATCHED:
                 if tool is None or call.attempts >= MAX_DISPATCHES or not call.terms.is_repeatable:
-                    if tool is not None and tool.declaration.probe is not None:
-                        return _ToProbe(call, tool, await _time_to_probe(connection, reference, call))
-                    return await self._give_up(connection, reference, call)
+                    return _InDoubt(call, tool, await _time_to_probe(connection, reference, call, tool))
             else:
                 return await self._what_stands(connection, reference, call)
             return await _dispatch(connection, reference, call, tool)
 
-    async def _dispatch_again(self, reference: CallRef, reserved: _Reserved) -> _Reserved:
+    async def _dispatch_again(self, reference: CallRef, reserved: _Reserved) -> _Reserved | None:
+        """None: another attempt has dispatched the call since, or it is settled, and this one has no say any more."""
         async with self._database.tenant(reference.tenant_id) as connection:
-            return await _dispatch(connection, reference, reserved.call, reserved.tool)
+            call = await tool_calls.lock(connection, reference.tenant_id, reference.tool_call_id)
+            if (call.status, call.attempts) != (ToolCallStatus.DISPATCHED, reserved.call.attempts):
+                return None
+            return await _dispatch(connection, reference, call, reserved.tool)
 
-    async def _probe(self, reference: CallRef, doubt: _ToProbe) -> _Reserved | ToolOutcome:
+    async def _probe(self, reference: CallRef, doubt: _InDoubt) -> _Reserved | ToolOutcome:
         """Have the tool tell what became of a call; where it proves that nothing did, the call may run again."""
         await asyncio.sleep(doubt.wait.total_seconds())
-        probed = await self._runner.probe(
-            doubt.tool, doubt.call.arguments or {}, doubt.call.tool_call_id, doubt.call.terms.timeout_s
-        )
+        probed = None
+        if doubt.tool is not None:
+            probed = await self._runner.probe(
+                doubt.tool, doubt.call.arguments or {}, doubt.call.tool_call_id, doubt.call.terms.timeout_s
+            )
         async with self._database.tenant(reference.tenant_id) as connection:
+            await runs.lock(connection, reference.tenant_id, doubt.call.run_id)
             call = await tool_calls.lock(connection, reference.tenant_id, reference.tool_call_id)
             if call.status is not ToolCallStatus.DISPATCHED or call.attempts != doubt.call.attempts:
                 return await self._what_stands(connection, reference, call)
             if isinstance(probed, Returned):
                 settlement = _Settlement(ToolCallStatus.SUCCEEDED, result=probed.result)
                 return await self._settle(connection, reference, call, settlement, latency_ms=0)
-            if probed is None or call.attempts >= MAX_DISPATCHES:
+            if probed is None or doubt.tool is None or call.attempts >= MAX_DISPATCHES:
                 return await self._give_up(connection, reference, call)
             return await _dispatch(connection, reference, call, doubt.tool)
 
@@ -263,8 +285,12 @@ class ToolActivities:
         settlement = _AMBIGUOUS
         if reserved.call.terms.effect is Effect.READ:
             settlement = _Settlement(ToolCallStatus.FAILED, error="The run was cancelled before the tool answered.")
-        async with self._database.tenant(reference.tenant_id) as connection:
-            await _store(connection, reference, reserved.call, settlement, latency_ms=0)
+        try:
+            async with self._database.tenant(reference.tenant_id) as connection:
+                await _store(connection, reference, reserved.call, settlement, latency_ms=0)
+        except (Unavailable, SQLAlchemyError) as error:
+            # The end of the run says the same; that the run was cancelled is not to become an error of ours.
+            log.warning("that %s was cut off can't be stored: %s", reference.tool_call_id, type(error).__name__)
 
 
 async def _dispatch(connection: AsyncConnection, reference: CallRef, call: ToolCall, tool: Tool) -> _Reserved:
@@ -272,7 +298,11 @@ async def _dispatch(connection: AsyncConnection, reference: CallRef, call: ToolC
     return _Reserved(replace(call, attempts=attempts), tool)
 
 
-async def _time_to_probe(connection: AsyncConnection, reference: CallRef, call: ToolCall) -> timedelta:
+async def _time_to_probe(
+    connection: AsyncConnection, reference: CallRef, call: ToolCall, tool: Tool | None
+) -> timedelta:
+    if tool is None or tool.declaration.probe is None:
+        return timedelta(0)
     since = await tool_calls.dispatched_for(connection, reference.tenant_id, call.tool_call_id)
     return max(timedelta(seconds=call.terms.timeout_s) + _PROBE_MARGIN - since, timedelta(0))
 
@@ -280,7 +310,7 @@ async def _time_to_probe(connection: AsyncConnection, reference: CallRef, call: 
 async def _obstacle(connection: AsyncConnection, reference: CallRef, call: ToolCall, tool: Tool | None) -> str | None:
     """Why an approved call must not run after all; None, with its approval used up, when it may."""
     if tool is None:
-        return f"There is no tool {call.tool!r} any more. It was not run."
+        return f"There is no tool {call.tool!r} any more. {_was_run(call)}"
     digest = arguments_digest(
         tenant_id=reference.tenant_id,
         run_id=call.run_id,
@@ -292,7 +322,12 @@ async def _obstacle(connection: AsyncConnection, reference: CallRef, call: ToolC
     approved = digest == call.arguments_digest
     if approved and (call.confirmation_id is not None or call.attempts > 0):
         approved = await tool_calls.use_approval(connection, reference.tenant_id, call, digest)
-    return None if approved else "What would run is not what was approved. It was not run."
+    return None if approved else f"What would run is not what was approved. {_was_run(call)}"
+
+
+def _was_run(call: ToolCall) -> str:
+    # A person wanted it run again, and that can't be. What the dispatch before did is as unknown as ever.
+    return f"It was not run again. {OUTCOME_UNKNOWN}" if call.attempts else "It was not run."
 
 
 async def _deny(connection: AsyncConnection, reference: CallRef, call: ToolCall, error: str) -> ToolOutcome:
@@ -314,9 +349,9 @@ async def _store(
 ) -> bool:
     """Store an outcome. False: it is not this dispatch's to say any more, and nothing was changed."""
     tenant_id = reference.tenant_id
+    await runs.lock(connection, tenant_id, call.run_id)
     if settlement.status is not ToolCallStatus.AMBIGUOUS:
         # It may come late, after the outcome was given up as unknown: nobody needs to be asked for it any more.
-        await runs.lock(connection, tenant_id, call.run_id)
         if not await _is_its_to_say(connection, tenant_id, call):
             return False
         for asked in await confirmations.withdraw_of_call(connection, tenant_id, call.tool_call_id):

@@ -58,6 +58,7 @@ class Decisions:
             deadline_passed=deadline_passed and not run_is_over,
             remind=fired is not None and not deadline_passed and not run_is_over,
             withdraw=run_is_over,
+            deadline=fired if deadline_passed else None,
         )
 
     async def _woken_before(self, requested: ConfirmationRequested, tool: str, timer: datetime) -> bool:

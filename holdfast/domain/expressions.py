@@ -7,9 +7,28 @@ They are Python's own, without what can loop, call or reach outside: names are t
 import ast
 from typing import Any
 
-from simpleeval import EvalWithCompoundTypes  # type: ignore[import-untyped]  # it ships no types
+from simpleeval import DEFAULT_OPERATORS, EvalWithCompoundTypes  # type: ignore[import-untyped]  # it ships no types
 
 _FUNCTIONS = {"len": len, "lower": str.lower, "min": min, "max": max, "abs": abs}
+
+#: The largest exponent. The arguments are a model's: what they take to compute must not stop the worker.
+_MAX_EXPONENT = 100
+
+
+def _power(base: float, exponent: float) -> Any:
+    if abs(exponent) > _MAX_EXPONENT:
+        raise ValueError("that is too large to compute")
+    return base**exponent
+
+
+def _remainder(value: float, divisor: float) -> float:
+    if isinstance(value, str | bytes):
+        # `%` would format it, at any length that the text asks for.
+        raise TypeError("a text has no remainder")
+    return value % divisor
+
+
+_OPERATORS = {**DEFAULT_OPERATORS, ast.Pow: _power, ast.Mod: _remainder}
 
 
 def check(expression: str) -> None:
@@ -37,7 +56,7 @@ def names_in(expression: str) -> set[str]:
 
 def holds(expression: str, arguments: dict[str, Any]) -> bool:
     """Whether an expression holds for these arguments; also where that can't be told."""
-    evaluator = EvalWithCompoundTypes(functions=dict(_FUNCTIONS), names=dict(arguments))
+    evaluator = EvalWithCompoundTypes(operators=_OPERATORS, functions=dict(_FUNCTIONS), names=dict(arguments))
     try:
         return bool(evaluator.eval(expression.strip()))
     except Exception:  # an argument that is missing, of another type, …: whatever it is, a person is to look

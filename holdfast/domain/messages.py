@@ -1,10 +1,14 @@
 """Messages, and the transcript a model is given."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+#: What OpenAI and Anthropic take in the name of a function.
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 
 #: The longest text a message may have, in characters. About 25,000 tokens: beyond it, send a document, not a message.
 MAX_TEXT_CHARACTERS = 100_000
@@ -117,7 +121,7 @@ def _step_as_chat(step: PastStep) -> list[ChatMessage]:
         {
             "id": exchange.tool_call_id,
             "type": "function",
-            "function": {"name": exchange.call.tool, "arguments": exchange.call.arguments},
+            "function": {"name": _sendable_name(exchange.call.tool), "arguments": _an_object(exchange.call.arguments)},
         }
         for exchange in step.exchanges
     ]
@@ -130,6 +134,26 @@ def _step_as_chat(step: PastStep) -> list[ChatMessage]:
         for exchange in step.exchanges
     ]
     return [{"role": "assistant", "content": step.text or None, "tool_calls": calls}, *results]
+
+
+def _sendable_name(name: str) -> str:
+    # Models make names up, such as `functions.pay`; sent back like that, each later request would be refused.
+    return _NOT_IN_NAMES.sub("_", name)[:64] or "_"
+
+
+def _an_object(arguments: str) -> str:
+    """A call's arguments as some providers want them back, whatever the model wrote: as the text of a JSON object."""
+    if not arguments.strip():
+        return "{}"
+    try:
+        value = json.loads(arguments, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        value = None
+    return arguments if isinstance(value, dict) else json.dumps({"not_an_object": arguments}, ensure_ascii=False)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,8 @@ class ConfirmationCheck:
     """Asks what became of a confirmation.
 
     `deadline_passed` and `remind`: the workflow's timer for it has fired. If nobody has decided, the confirmation is
-    expired or escalated, or its people reminded. `withdraw`: the run's own time is up, and it is not asked any more.
+    expired or escalated, or its people reminded. `deadline`: the one that has passed; there may be a later one by now.
+    `withdraw`: the run's own time is up, and it is not asked any more.
     """
 
     tenant_id: str
@@ -123,6 +124,7 @@ class ConfirmationCheck:
     deadline_passed: bool
     remind: bool = False
     withdraw: bool = False
+    deadline: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,9 @@ def terms(declared: Declaration, ruled: Declaration, *, takes_key: bool) -> Term
         timeout_s=min(timeouts or [DEFAULT_TIMEOUT_S]),
         attempts=min(attempts or [DEFAULT_ATTEMPTS]),
     )
+    if found.idempotency is Idempotency.KEY and not takes_key:
+        # Whoever rules so can't make the tool heed a key that it is not given.
+        found = replace(found, idempotency=Idempotency.NONE)
     return found if found.is_repeatable else replace(found, attempts=1)
 
 

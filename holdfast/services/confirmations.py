@@ -225,7 +225,10 @@ def _fitted(confirmation: Confirmation, arguments: dict[str, Any]) -> dict[str, 
     if wrong:
         raise InvalidInput("arguments", "; ".join(f"{path}: {what}" for path, what in wrong))
     properties = confirmation.arguments_schema.get("properties", {})
-    defaults = {name: part["default"] for name, part in properties.items() if "default" in part}
+    # A part may be a mere True: anything goes.
+    defaults = {
+        name: part["default"] for name, part in properties.items() if isinstance(part, dict) and "default" in part
+    }
     filled = {**defaults, **arguments}
     # In the order of the tool's signature, as a person was shown them.
     return {name: filled[name] for name in (*properties, *arguments) if name in filled}

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast.domain.errors import HoldfastError
 from holdfast.domain.runs import RunToStart
+from holdfast.services.runs import TERMINATED, end_lost
 from holdfast.store import outbox, runs
 from holdfast.store.engine import Database
 from holdfast.store.outbox import Word
@@ -74,6 +75,9 @@ class Relay:
             match word.kind:
                 case "start":
                     await self._start(word)
+                case "cancel" | "decided" if await self._is_lost(word):
+                    async with self._database.tenant(word.tenant_id) as connection:
+                        await end_lost(connection, word.tenant_id, word.run_id, TERMINATED)
                 case "cancel":
                     await self._workflows.cancel(word.workflow_id)
                 case "freed":
@@ -84,6 +88,13 @@ class Relay:
             log.warning("the relay could not reach Temporal for run %s: %s", word.run_id, error)
             return False
         return True
+
+    async def _is_lost(self, word: Word) -> bool:
+        """Whether the run's workflow was terminated from outside: it hears nothing, and nobody else ends the run."""
+        if await self._workflows.is_open(word.workflow_id):
+            return False
+        async with self._database.tenant(word.tenant_id) as connection:
+            return not await outbox.waits_to_start(connection, word.tenant_id, word.run_id)
 
     async def _start(self, word: Word) -> None:
         async with self._database.tenant(word.tenant_id) as connection:

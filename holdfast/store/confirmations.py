@@ -90,10 +90,8 @@ WHERE tenant_id = :tenant_id AND confirmation_id = :confirmation_id
 """)
 
 # Whether the run waits depends on other confirmations of it, which other transactions may be changing: each locks the
-# run first, in a statement of its own, so that the next statement sees what the one before has committed.
-_LOCK_RUN = text("SELECT FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id FOR UPDATE")
-
-# Whoever waits for the reply learns that a person is asked first.
+# run first of all, and so sees what the one before has committed. Whoever waits for the reply learns that a person is
+# asked first.
 _MARK_WAITING = text("""
 WITH waiting AS (
   UPDATE runs SET status = 'requires_confirmation'
@@ -244,17 +242,13 @@ async def is_overdue(connection: AsyncConnection, tenant_id: str, confirmation_i
 
 
 async def mark_run_waiting(connection: AsyncConnection, tenant_id: str, run_id: str) -> None:
-    """The run waits for a person."""
-    of_run = {"tenant_id": tenant_id, "run_id": run_id}
-    await connection.execute(_LOCK_RUN, of_run)
-    await connection.execute(_MARK_WAITING, of_run)
+    """The run, which is locked, waits for a person."""
+    await connection.execute(_MARK_WAITING, {"tenant_id": tenant_id, "run_id": run_id})
 
 
 async def mark_run_going_on(connection: AsyncConnection, tenant_id: str, run_id: str) -> None:
-    """The run goes on, unless another of its confirmations is pending."""
-    of_run = {"tenant_id": tenant_id, "run_id": run_id}
-    await connection.execute(_LOCK_RUN, of_run)
-    await connection.execute(_MARK_RUNNING_AGAIN, of_run)
+    """The run, which is locked, goes on, unless another of its confirmations is pending."""
+    await connection.execute(_MARK_RUNNING_AGAIN, {"tenant_id": tenant_id, "run_id": run_id})
 
 
 async def workflow_of(connection: AsyncConnection, tenant_id: str, confirmation_id: str) -> str:

@@ -26,6 +26,10 @@ INSERT INTO outbox (tenant_id, kind, workflow_id, run_id) VALUES (:tenant_id, :k
 
 _HEARD_START = text("DELETE FROM outbox WHERE tenant_id = :tenant_id AND run_id = :run_id AND kind = 'start'")
 
+_WAITS_TO_START = text(
+    "SELECT EXISTS (SELECT FROM outbox WHERE tenant_id = :tenant_id AND run_id = :run_id AND kind = 'start')"
+)
+
 _HEARD_DECISION = text("""
 DELETE FROM outbox
 WHERE tenant_id = :tenant_id AND run_id = :run_id AND kind = 'decided' AND subject_id = :confirmation_id
@@ -78,6 +82,11 @@ async def add_freed(connection: AsyncConnection, tenant_id: str, run_id: str, wo
 async def heard_start(connection: AsyncConnection, tenant_id: str, run_id: str) -> None:
     """The run's workflow has started."""
     await connection.execute(_HEARD_START, {"tenant_id": tenant_id, "run_id": run_id})
+
+
+async def waits_to_start(connection: AsyncConnection, tenant_id: str, run_id: str) -> bool:
+    """Whether the run's workflow may not have been started yet."""
+    return bool(await connection.scalar(_WAITS_TO_START, {"tenant_id": tenant_id, "run_id": run_id}))
 
 
 async def heard_decision(connection: AsyncConnection, tenant_id: str, run_id: str, confirmation_id: str) -> None:

@@ -12,14 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.ids import workflow_id
 from holdfast.domain.runs import OPEN, RunStatus
-from holdfast.store import runs
 
-# The lock comes first, in a statement of its own: a subquery of the statement that locks would still see the rows as
-# they were before it waited for the lock.
+# The lock comes first, in a statement of its own: what the statement that locks reads of rows that it does not lock
+# is as it was before it waited. Locked in the order of the clauses: the conversation, then the run.
 _LOCK = text("""
 SELECT c.turn_run_id, c.conversation_id, r.position, r.status, r.agent, r.agent_version, r.cancelled_by
 FROM runs r JOIN conversations c ON c.tenant_id = r.tenant_id AND c.conversation_id = r.conversation_id
-WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id FOR UPDATE OF c
+WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id FOR UPDATE OF c FOR NO KEY UPDATE OF r
 """)
 
 _EARLIER = text("""
@@ -39,20 +38,23 @@ WITH turn AS (
 UPDATE runs SET status = 'running' WHERE tenant_id = :tenant_id AND run_id = :run_id AND status = 'queued'
 """)
 
-# The messages that wait, up to the first that does not want to join, join the run that has the turn; whoever waits for
-# them is woken, and their workflows are told that they have nothing left to do.
+# The messages that wait, up to the first that does not want to join or is meant for another agent, join the run that
+# has the turn, unless that is to be stopped; whoever waits for them is woken, and their workflows are told that they
+# have nothing left to do.
 _MERGE = text("""
 WITH turn AS (
   SELECT conversation_id FROM conversations
-  WHERE tenant_id = :tenant_id AND turn_run_id = :run_id FOR UPDATE
+  WHERE tenant_id = :tenant_id AND turn_run_id = :run_id
 ), waiting AS (
-  SELECT r.run_id, r.position, r.on_busy FROM runs r JOIN turn USING (conversation_id)
+  SELECT r.run_id, r.position, r.on_busy = 'steer' AND r.agent = this.agent AS joins
+  FROM runs r JOIN turn USING (conversation_id)
+  JOIN runs this ON this.tenant_id = r.tenant_id AND this.run_id = :run_id AND this.cancelled_by IS NULL
   WHERE r.tenant_id = :tenant_id AND r.status = 'queued' AND r.cancelled_by IS NULL
 ), merged AS (
   UPDATE runs SET status = 'merged', merged_into = :run_id, merged_at_step = :step, completed_at = clock_timestamp()
   WHERE tenant_id = :tenant_id AND status = 'queued' AND run_id IN (
     SELECT run_id FROM waiting
-    WHERE position < coalesce((SELECT min(position) FROM waiting WHERE on_busy <> 'steer'), 2147483647)
+    WHERE position < coalesce((SELECT min(position) FROM waiting WHERE NOT joins), 2147483647)
   )
   RETURNING run_id, agent, message_id
 ), told AS (
@@ -64,11 +66,15 @@ SELECT pg_notify('holdfast_runs', run_id) FROM merged
 
 # Of a conversation, before a message is accepted into it: whoever else accepts or takes the turn waits meanwhile.
 _LOOK = text("""
-SELECT c.turn_run_id, EXISTS (
-  SELECT FROM runs r WHERE r.tenant_id = c.tenant_id AND r.conversation_id = c.conversation_id
-    AND r.status IN ('queued', 'running', 'requires_confirmation')
-) AS is_busy
-FROM conversations c WHERE c.tenant_id = :tenant_id AND c.conversation_id = :conversation_id FOR UPDATE
+SELECT turn_run_id FROM conversations
+WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id FOR UPDATE
+""")
+
+_IS_BUSY = text("""
+SELECT EXISTS (
+  SELECT FROM runs WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id
+    AND status IN ('queued', 'running', 'requires_confirmation')
+)
 """)
 
 # Whoever waits for the reply is woken by the commit. Answers with the run that is next.
@@ -157,18 +163,22 @@ async def look(connection: AsyncConnection, tenant_id: str, conversation_id: str
     """Lock a conversation until the transaction ends, and say who has its turn; None: there is no such one."""
     values = {"tenant_id": tenant_id, "conversation_id": conversation_id}
     row = (await connection.execute(_LOOK, values)).one_or_none()
-    return None if row is None else Conversation(conversation_id, row.turn_run_id, row.is_busy)
+    if row is None:
+        return None
+    is_busy = row.turn_run_id is not None or bool(await connection.scalar(_IS_BUSY, values))
+    return Conversation(conversation_id, row.turn_run_id, is_busy)
 
 
 async def lock(connection: AsyncConnection, tenant_id: str, run_id: str) -> None:
     """Lock a run's conversation, then the run, before anything else of theirs: nobody is to wait in a circle."""
     await connection.execute(_LOCK, {"tenant_id": tenant_id, "run_id": run_id})
-    await runs.lock(connection, tenant_id, run_id)
 
 
 async def merge(connection: AsyncConnection, tenant_id: str, run_id: str, step: int) -> None:
     """Have the messages that want to steer the run which has the turn join it, from its model call `step` on."""
-    await connection.execute(_MERGE, {"tenant_id": tenant_id, "run_id": run_id, "step": step})
+    of_run = {"tenant_id": tenant_id, "run_id": run_id}
+    await connection.execute(_LOCK, of_run)
+    await connection.execute(_MERGE, {**of_run, "step": step})
 
 
 async def end(

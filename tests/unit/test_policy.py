@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.domain.agents import AgentSpec, ConfirmationDefaults, Escalation, ToolRule
+from holdfast.domain.expressions import holds
 from holdfast.domain.policy import Ruling, Verdict, declared_by_policy, may_offer, rule_on
 from holdfast.domain.tools import Declaration, Effect, Idempotency, loosened, terms
 from tests.unit.builders import agent
@@ -189,3 +190,22 @@ def test_the_policy_never_loosens_what_the_author_declared(
         assert both.effect is (ruled.effect or declared.effect)
     if "effect" in loosened(declared, ruled):
         assert both.effect is declared.effect
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize(
+    ("when", "arguments"),
+    [
+        ("amount ** times > 5", {"amount": 3_999_999, "times": 3_999_999}),
+        ("amount % 7 == 0", {"amount": "%4000000000d"}),
+        ("name * times == 'x'", {"name": "x", "times": 10**12}),
+        ("1 << times > 5", {"times": 10**12}),
+    ],
+)
+def test_arguments_that_take_too_much_to_compute_are_shown_to_a_person(when: str, arguments: dict[str, Any]) -> None:
+    assert holds(when, arguments)
+
+
+def test_powers_and_remainders_are_computed() -> None:
+    assert holds("amount ** 2 > 24 and amount % 2 == 1", {"amount": 5})
+    assert not holds("amount ** 2 > 24", {"amount": 4})

@@ -33,6 +33,12 @@ def test_what_takes_a_key_may_run_again_with_the_same() -> None:
     assert terms(Declaration(), Declaration(), takes_key=True).idempotency is Idempotency.KEY
 
 
+def test_a_policy_gives_no_key_to_what_takes_none() -> None:
+    ruled = terms(Declaration(), Declaration(idempotency=Idempotency.KEY), takes_key=False)
+    assert not ruled.is_repeatable
+    assert ruled.attempts == 1
+
+
 def test_a_declaration_leaves_the_function_as_it_is() -> None:
     def send() -> str:
         return "sent"

@@ -1,5 +1,9 @@
 """The transcript that a model is given is one that every provider takes."""
 
+import json
+import re
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +42,22 @@ def test_each_tool_call_is_followed_by_exactly_one_result(runs: list[PastRun]) -
         assert not open_calls
         open_calls = [call["id"] for call in message.get("tool_calls", [])]
     assert not open_calls
+
+
+@given(conversations())
+def test_each_call_is_one_that_every_provider_takes_back(runs: list[PastRun]) -> None:
+    for message in as_chat(SYSTEM, runs):
+        for call in message.get("tool_calls", []):
+            assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", call["function"]["name"])
+            assert isinstance(json.loads(call["function"]["arguments"]), dict)
+
+
+@pytest.mark.parametrize("raw", ['{"order_id": ', "[1]", '"x"', "null", "7", '{"x": NaN}', "[" * 100_000])
+def test_arguments_that_are_no_object_are_shown_in_one(raw: str) -> None:
+    step = PastStep("", (ToolExchange("call_1", RequestedToolCall("functions.pay", raw), "no"),))
+    (call,) = as_chat(SYSTEM, [PastRun("Pay.", (step,))])[2]["tool_calls"]
+    assert call["function"]["name"] == "functions_pay"
+    assert json.loads(call["function"]["arguments"]) == {"not_an_object": raw}
 
 
 @given(conversations())
