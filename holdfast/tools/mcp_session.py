@@ -6,7 +6,7 @@ one.
 
 The danger is a call whose connection breaks. Before anything was sent, it failed, and may be made again. After, nobody
 knows whether its effect happened, and it must not look like a failure. The SDK reports both in the same words, and an
-answer of the server's own in words like these. So how far a request came is noted where it is sent (`_Fate`), and where
+answer of the server's own in words like these. So how far a request came is noted where it is sent (`Fate`), and where
 nothing was noted, the outcome counts as unknown.
 """
 
@@ -14,21 +14,13 @@ import asyncio
 import contextlib
 import logging
 import math
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from contextvars import ContextVar
-from types import TracebackType
-from typing import Any, Literal, Self
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import anyio
-import httpx2
 from mcp import MCPError
 from mcp.client.client import Client
-from mcp.client.stdio import StdioServerParameters, stdio_client
-from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import SubscriptionLost
-from mcp.shared.message import SessionMessage
 from mcp_types import (
     CONNECTION_CLOSED,
     PARSE_ERROR,
@@ -46,7 +38,8 @@ from mcp_types import (
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter, ValidationError
 
-from holdfast.domain.mcp import HttpServer, McpServer, StdioServer, without_secrets
+from holdfast.domain.mcp import McpServer, without_secrets
+from holdfast.tools.mcp_transport import Fate, noting, transport, watched
 from holdfast.tools.run import OutcomeUnknown
 
 log = logging.getLogger(__name__)
@@ -67,9 +60,6 @@ _LISTEN_AGAIN_S = 1.0
 
 #: The SDK's own limit on a call. The runner cuts a call long before, at its tool's timeout.
 _CALL_TIMEOUT_S = 86_400.0
-
-#: The longest event of a stream that is read; the SDK's default, 1 MiB, is less than a tool may return.
-_MAX_EVENT_BYTES = 32 * 1024 * 1024
 
 #: A server that goes on and on listing is cut here.
 _MAX_PAGES = 100
@@ -94,19 +84,6 @@ class Refused(Exception):
 
 class _ListTooLong(Exception):
     """The server's list of tools has no end."""
-
-
-class _Fate:
-    """How far one HTTP request came."""
-
-    def __init__(self) -> None:
-        self.never_ran: str | None = None  #: why the server can't have acted on it
-        self.is_doubtful = False  #: it was sent, and what came back says nothing about it
-        self.is_forgotten = False  #: the server does not know the session any more
-
-
-#: The fate of the call that this task makes. A request is posted by a task of the SDK's, which inherits it.
-_fate: ContextVar[_Fate | None] = ContextVar("_fate", default=None)
 
 
 class ServerSession:
@@ -172,7 +149,7 @@ class ServerSession:
         """
         client = await self._connected()
         check()
-        fate = _Fate()
+        fate = Fate()
         try:
             return await self._ask(client, tool, arguments, fate)
         except Refused:
@@ -183,7 +160,7 @@ class ServerSession:
             self._lose()
         client = await self._connected()
         check()
-        return await self._ask(client, tool, arguments, _Fate())
+        return await self._ask(client, tool, arguments, Fate())
 
     async def _connected(self) -> Client:
         if self._client is None:
@@ -197,9 +174,9 @@ class ServerSession:
             raise Unreachable(f"the MCP server {self.name!r} can't be reached ({trouble}); nothing was sent")
         return self._client
 
-    async def _ask(self, client: Client, tool: str, arguments: dict[str, Any], fate: _Fate) -> CallToolResult:
+    async def _ask(self, client: Client, tool: str, arguments: dict[str, Any], fate: Fate) -> CallToolResult:
         request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=arguments))
-        with self._counted(), _noting(fate):
+        with self._counted(), noting(fate):
             try:
                 # `Client.call_tool` raises where a result does not fit the tool's output schema, after the effect.
                 answer = await client.session.send_request(
@@ -213,7 +190,7 @@ class ServerSession:
             raise Refused("the server asks for further input before it runs the tool, and none can be given here")
         return answer
 
-    def _what_became(self, error: MCPError, fate: _Fate) -> Exception:
+    def _what_became(self, error: MCPError, fate: Fate) -> Exception:
         if fate.never_ran is not None:
             # Perhaps the server was changed, and wants another form of the call: it is asked for its tools again.
             self._news.set()
@@ -282,11 +259,9 @@ class ServerSession:
             self._attempted.set()
 
     def _open(self) -> Client:
-        transport = _watched(_transport(self._server, self._note_http_trouble), self._lose)
+        streams = watched(transport(self._server, self._note_http_trouble), self._lose)
         # No cache: a list that is asked for is asked for because it may have changed.
-        return Client(
-            transport, mode=self._handshake, cache=None, client_info=_CLIENT, message_handler=self._on_message
-        )
+        return Client(streams, mode=self._handshake, cache=None, client_info=_CLIENT, message_handler=self._on_message)
 
     def _take_up(self, client: Client) -> None:
         if self.trouble is not None:
@@ -401,131 +376,3 @@ def _first(error: Exception) -> Exception:
 
 def _is_closed(error: Exception) -> bool:
     return isinstance(error, MCPError) and error.code == CONNECTION_CLOSED
-
-
-@contextlib.contextmanager
-def _noting(fate: _Fate) -> Iterator[None]:
-    token = _fate.set(fate)
-    try:
-        yield
-    finally:
-        _fate.reset(token)
-
-
-# Transports
-
-_Streams = tuple[Any, Any]
-
-
-def _transport(server: McpServer, note_trouble: Callable[[str], None]) -> AbstractAsyncContextManager[_Streams]:
-    if isinstance(server, HttpServer):
-        return _http(server, note_trouble)
-    return _stdio(server)
-
-
-def _stdio(server: StdioServer) -> AbstractAsyncContextManager[_Streams]:
-    # The SDK gives the process what any program needs (PATH, HOME, …) and nothing else of our environment.
-    parameters = StdioServerParameters(
-        command=server.command, args=list(server.args), env=dict(server.env), cwd=server.cwd
-    )
-    return stdio_client(parameters, errlog=sys.__stderr__ or sys.stderr)
-
-
-@asynccontextmanager
-async def _http(server: HttpServer, note_trouble: Callable[[str], None]) -> AsyncIterator[_Streams]:
-    # No limit on reading: how long a tool may take is for its own timeout to say.
-    timeout = httpx2.Timeout(_WAIT_S, read=None)
-    async with (
-        _HttpClient(note_trouble, headers=dict(server.headers), timeout=timeout) as http_client,
-        streamable_http_client(server.url, http_client=http_client, max_sse_event_size=_MAX_EVENT_BYTES) as streams,
-    ):
-        yield streams
-
-
-class _HttpClient(httpx2.AsyncClient):
-    """Notes the fate of each request.
-
-    What can't be sent is answered as if by a gateway: an exception here would end the whole session, and with it the
-    other calls that are under way.
-    """
-
-    def __init__(self, note_trouble: Callable[[str], None], **options: Any) -> None:
-        super().__init__(**options)
-        self._note_trouble = note_trouble
-
-    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        fate = _fate.get() or _Fate()
-        try:
-            response = await super().send(request, **options)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
-            fate.never_ran = "it can't be connected to"
-            self._note_trouble(fate.never_ran)
-            return httpx2.Response(502, request=request)
-        except httpx2.TransportError:
-            fate.is_doubtful = True
-            self._note_trouble("the connection to it broke")
-            return httpx2.Response(502, request=request)
-        if response.status_code >= 300:
-            self._note_trouble(f"it answers with status {response.status_code}")
-        _judge(response, fate)
-        return response
-
-
-def _judge(response: httpx2.Response, fate: _Fate) -> None:
-    """What an answer's status says of the request. The last answer counts: a redirect may have led to it."""
-    status = response.status_code
-    kind = response.headers.get("content-type", "")
-    fate.never_ran = f"it answers with status {status}" if 300 <= status < 500 else None
-    fate.is_forgotten = status == 404 and "mcp-session-id" in response.request.headers
-    is_readable = status < 300 and status != 202 and kind.startswith(("application/json", "text/event-stream"))
-    fate.is_doubtful = fate.never_ran is None and not is_readable
-
-
-@asynccontextmanager
-async def _watched(
-    transport: AbstractAsyncContextManager[_Streams], on_end: Callable[[], None]
-) -> AsyncIterator[_Streams]:
-    """A transport that says when the server's end of it is closed, which the SDK keeps to itself."""
-    async with transport as (read, write):
-        yield _Watched(read, on_end), write
-
-
-class _Watched:
-    """What a server sends, and word of its end."""
-
-    def __init__(self, stream: Any, on_end: Callable[[], None]) -> None:
-        self._stream = stream
-        self._on_end = on_end
-
-    async def receive(self) -> SessionMessage | Exception:
-        """The next message."""
-        received: SessionMessage | Exception = await self._stream.receive()
-        return received
-
-    async def aclose(self) -> None:
-        """Close it."""
-        await self._stream.aclose()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> SessionMessage | Exception:
-        try:
-            received: SessionMessage | Exception = await self._stream.__anext__()
-        except (StopAsyncIteration, anyio.ClosedResourceError):
-            self._on_end()
-            raise
-        return received
-
-    async def __aenter__(self) -> Self:
-        await self._stream.__aenter__()
-        return self
-
-    def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> Awaitable[bool | None]:
-        left: Awaitable[bool | None] = self._stream.__aexit__(kind, error, traceback)
-        return left
