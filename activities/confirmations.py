@@ -1,5 +1,6 @@
 """Asking a person, and reading what became of it."""
 
+from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
 from activities.catalogue import AgentCatalogue
@@ -9,8 +10,9 @@ from holdfast.domain.errors import NotFound
 from holdfast.domain.policy import rule_on
 from holdfast.domain.steps import CallRef, ConfirmationCheck, ConfirmationOutcome, ConfirmationRequested
 from holdfast.domain.tools import Declaration, ToolCall, ToolCallStatus
-from holdfast.services.confirmations import as_requested, expire_or_escalate, remind, withdraw_one
-from holdfast.store import audit, confirmations, outbox, runs, tool_calls
+from holdfast.services.budgets import limit_of
+from holdfast.services.confirmations import as_requested, expire_or_escalate, remind, withdraw_one, withdraw_raise
+from holdfast.store import audit, budgets, confirmations, outbox, runs, tool_calls
 from holdfast.store.confirmations import Question
 from holdfast.store.engine import Database
 from holdfast.tools.registry import ToolRegistry
@@ -61,6 +63,8 @@ class ConfirmationActivities:
             await runs.lock(connection, tenant_id, confirmation.run_id)
             if check.withdraw:
                 await withdraw_one(connection, tenant_id, confirmation_id)
+            elif await _is_out_of_date(connection, tenant_id, confirmation):
+                await withdraw_raise(connection, tenant_id, confirmation)
             elif check.deadline_passed:
                 await expire_or_escalate(connection, tenant_id, confirmation)
             elif check.remind:
@@ -70,6 +74,15 @@ class ConfirmationActivities:
             if confirmation.status is not ConfirmationStatus.PENDING:
                 await outbox.heard_decision(connection, tenant_id, check.run_id, confirmation_id)
         return _outcome(confirmation)
+
+
+async def _is_out_of_date(connection: AsyncConnection, tenant_id: str, confirmation: Confirmation) -> bool:
+    """Whether it asks to raise a budget that has changed meanwhile: there may be room without a raise."""
+    if confirmation.kind is not ConfirmationKind.BUDGET:
+        return False
+    return not await budgets.is_as_asked(
+        connection, tenant_id, limit_usd=limit_of(confirmation), asked_at=confirmation.created_at
+    )
 
 
 def _question(call: ToolCall, rule: str, terms: ConfirmationDefaults, schema: dict[str, object] | None) -> Question:
