@@ -53,7 +53,7 @@ async def test_twenty_runs_at_once_where_five_fit(ada: Caller, stage: Stage, pro
 
 
 async def test_twenty_calls_of_the_pool_at_once(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
-    limit = Decimal("0.0105")
+    limit = Decimal("0.0135")
     await set_limit(ada, limit)
     provider.default = lambda _: Slow(LONG, 0.5)
     body = {"alias": "priced", "messages": [{"role": "user", "content": "hello"}]}
