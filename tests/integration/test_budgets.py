@@ -1,7 +1,11 @@
 """A budget: what is reserved, what is settled, who is asked for more, and what happens then."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -356,6 +360,31 @@ async def test_a_budget_of_approvers_is_set_by_one_of_them(ada: Caller, stage: S
 
     assert (refused.status_code, "roles is needed: finance" in refused.json()["detail"]) == (403, True)
     assert (await put(boss, "2", approvers=["finance"]))["limit_usd"] == "2"
+
+
+async def test_the_command_line_sets_and_shows_it(ada: Caller, stage: Stage) -> None:
+    program = str(Path(sys.executable).parent / "holdfast")
+    environment = {**os.environ, "HOLDFAST_URL": stage.url, "HOLDFAST_API_KEY": ada.key}
+
+    async def run(*arguments: str) -> tuple[int, list[str]]:
+        command = [program, "budget", *arguments]
+        ended = await asyncio.to_thread(
+            subprocess.run, command, env=environment, capture_output=True, text=True, check=False
+        )
+        return ended.returncode, (ended.stdout + ended.stderr).splitlines()
+
+    assert await run("show") == (1, [f"There is no budget of the tenant '{ada.tenant_id}'."])
+    options = ["--limit", "20", "--period", "month", "--raise-by", "5.50", "--approver", "finance"]
+    stands = [
+        "limit      $20 (month)",
+        "spent      $0",
+        "reserved   $0",
+        "raise by   $5.5",
+        "approvers  finance",
+    ]
+    assert await run("set", *options) == (0, stands)
+    assert await run("show") == (0, stands)
+    assert (await run("set", "--limit", "nought"))[0] == 1
 
 
 async def test_another_tenants_budget_is_another(ada: Caller, stage: Stage) -> None:
