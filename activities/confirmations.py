@@ -1,5 +1,6 @@
 """Asking a person, and reading what became of it."""
 
+from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
@@ -10,8 +11,9 @@ from holdfast.domain.errors import NotFound
 from holdfast.domain.policy import rule_on
 from holdfast.domain.steps import CallRef, ConfirmationCheck, ConfirmationOutcome, ConfirmationRequested
 from holdfast.domain.tools import Declaration, ToolCall, ToolCallStatus
-from holdfast.services.confirmations import as_requested, expire_or_escalate, remind, withdraw_one
-from holdfast.store import audit, confirmations, outbox, runs, tool_calls
+from holdfast.services.budgets import limit_of
+from holdfast.services.confirmations import as_requested, expire_or_escalate, remind, withdraw_one, withdraw_raise
+from holdfast.store import audit, budgets, confirmations, outbox, runs, tool_calls
 from holdfast.store.confirmations import Question
 from holdfast.store.engine import Database
 from holdfast.tools.registry import ToolRegistry
@@ -65,6 +67,8 @@ class ConfirmationActivities:
                 raise NotFound("confirmation", confirmation_id)
             if check.withdraw:
                 await withdraw_one(connection, tenant_id, confirmation_id)
+            elif await _is_out_of_date(connection, tenant_id, confirmation):
+                await withdraw_raise(connection, tenant_id, confirmation)
             elif check.deadline_passed and not _has_moved(confirmation, check):
                 await expire_or_escalate(connection, tenant_id, confirmation)
             elif check.remind:
@@ -78,6 +82,15 @@ class ConfirmationActivities:
 def _has_moved(confirmation: Confirmation, check: ConfirmationCheck) -> bool:
     """Whether further people have been asked since the deadline that passed, until a later one."""
     return check.deadline is not None and confirmation.deadline > check.deadline
+
+
+async def _is_out_of_date(connection: AsyncConnection, tenant_id: str, confirmation: Confirmation) -> bool:
+    """Whether it asks to raise a budget that has changed meanwhile: there may be room without a raise."""
+    if confirmation.kind is not ConfirmationKind.BUDGET:
+        return False
+    return not await budgets.is_as_asked(
+        connection, tenant_id, limit_usd=limit_of(confirmation), asked_at=confirmation.created_at
+    )
 
 
 def _question(call: ToolCall, rule: str, terms: ConfirmationDefaults, schema: dict[str, object] | None) -> Question:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from activities import budget
 from activities.catalogue import AgentCatalogue
 from activities.heartbeat import heartbeating
 from activities.proposals import MAX_CALLS_A_STEP, next_acts, propose
@@ -42,7 +43,9 @@ MAX_BROKEN_IN_A_ROW = 2
 class _Question:
     agent: AgentSpec
     chat: list[ChatMessage]
+    tools: list[dict[str, Any]]
     use_tools: bool
+    has_budget: bool
     patience_left: timedelta
     calls_left: int
 
@@ -71,10 +74,10 @@ class ModelActivities:
             try:
                 completion = await self._ask(step, question)
             except ModelError as error:
-                raise await self._give_up_or_retry(step, question.agent, error) from None
+                raise await self._give_up_or_retry(step, question, error) from None
             except asyncio.CancelledError:
                 # In a task of its own: this one is being cancelled. The provider may charge for what it said so far.
-                await asyncio.shield(self._record(step, _entry(step, question.agent, "cancelled")))
+                await asyncio.shield(self._record_cancelled(step, question))
                 raise
             return await self._store(step, question, completion)
 
@@ -95,13 +98,22 @@ class ModelActivities:
             )
             failing_for = await _failing_for(connection, step)
             calls_left = await _calls_left(connection, step, agent)
-        return _Question(
-            agent=agent,
-            chat=as_chat(prompt.assemble(agent), past),
-            use_tools=not step.last and _broken_in_a_row(past[-1]) < MAX_BROKEN_IN_A_ROW,
-            patience_left=agent.limits.patience - failing_for,
-            calls_left=calls_left,
-        )
+            question = _Question(
+                agent=agent,
+                chat=as_chat(prompt.assemble(agent), past),
+                tools=self._offered(agent),
+                use_tools=not step.last and _broken_in_a_row(past[-1]) < MAX_BROKEN_IN_A_ROW,
+                has_budget=run.has_budget,
+                patience_left=agent.limits.patience - failing_for,
+                calls_left=calls_left,
+            )
+            # Last, so that the budget is locked for no longer than it must be.
+            refusal = await self._make_room(connection, step, question) if run.has_budget else None
+        return refusal or question
+
+    async def _make_room(self, connection: AsyncConnection, step: ModelStep, question: _Question) -> ModelAnswer | None:
+        worst_usd = self._pool.worst_case(question.agent.model, [*question.chat, *question.tools])
+        return await budget.make_room(connection, step, question.agent, worst_usd)
 
     async def _ask(self, step: ModelStep, question: _Question) -> Completion:
         alias = question.agent.model
@@ -112,7 +124,7 @@ class ModelActivities:
                 return await self._pool.complete(
                     alias,
                     question.chat,
-                    self._offered(question.agent),
+                    question.tools,
                     use_tools=question.use_tools,
                     listener=_beat,
                 )
@@ -123,9 +135,12 @@ class ModelActivities:
         named = self._tools.matching(rule.pattern for rule in agent.tools)
         return [tool.bound_to(agent).as_function for tool in named if may_offer(agent, tool.name)]
 
-    async def _give_up_or_retry(self, step: ModelStep, agent: AgentSpec, error: ModelError) -> ApplicationError:
+    async def _give_up_or_retry(self, step: ModelStep, question: _Question, error: ModelError) -> ApplicationError:
+        agent = question.agent
         async with self._database.tenant(step.tenant_id) as connection:
             await audit.append(connection, step.tenant_id, _entry(step, agent, "failed", str(error)))
+            if question.has_budget:
+                await budget.release(connection, step)
             failing_for = await steps.failing_for(connection, step.tenant_id, step.run_id, step.step)
         patience_left = agent.limits.patience - failing_for
         if isinstance(error, ModelRequestRefused) or patience_left <= timedelta(0):
@@ -135,9 +150,11 @@ class ModelActivities:
         delay = None if wanted is None else min(wanted, patience_left)
         return ApplicationError(str(error), type="ModelsUnavailable", next_retry_delay=delay)
 
-    async def _record(self, step: ModelStep, entry: audit.Entry) -> None:
+    async def _record_cancelled(self, step: ModelStep, question: _Question) -> None:
         async with self._database.tenant(step.tenant_id) as connection:
-            await audit.append(connection, step.tenant_id, entry)
+            await audit.append(connection, step.tenant_id, _entry(step, question.agent, "cancelled"))
+            if question.has_budget:
+                await budget.release(connection, step)
 
     async def _store(self, step: ModelStep, question: _Question, completion: Completion) -> ModelAnswer:
         proposals = propose(step, question.agent, self._tools, completion.tool_calls, question.calls_left)
@@ -146,6 +163,8 @@ class ModelActivities:
             if is_first:
                 await tool_calls.propose(connection, step.tenant_id, proposals)
                 await audit.append(connection, step.tenant_id, *_entries(step, completion, proposals))
+                if question.has_budget:
+                    await budget.settle(connection, step, completion.usage.cost_usd)
             if is_first and not proposals:
                 return ModelAnswer()
             # Also where another attempt, which was thought to be dead, has stored its answer first: that one counts.

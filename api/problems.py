@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from holdfast.domain.errors import (
+    BudgetExceeded,
     Conflict,
     DigestMismatch,
     Forbidden,
@@ -36,6 +37,7 @@ _STATUS: Mapping[type[HoldfastError], int] = {
     NotFound: 404,
     Conflict: 409,
     DigestMismatch: 412,
+    BudgetExceeded: 429,
     Unavailable: 503,
     ModelsUnavailable: 503,
     ModelRequestRefused: 422,
@@ -54,6 +56,7 @@ _TITLE = {
     413: "Too large",
     415: "Unsupported media type",
     422: "Invalid input",
+    429: "Too many requests",
     500: "Internal error",
     502: "Bad gateway",
     503: "Unavailable",
@@ -61,6 +64,7 @@ _TITLE = {
 
 #: Where the status says too little.
 _TITLE_OF: Mapping[type[HoldfastError], str] = {
+    BudgetExceeded: "Budget exceeded",
     ModelsUnavailable: "All providers unavailable",
     ModelMisconfigured: "Model misconfigured",
     NoValidAnswer: "No valid answer",

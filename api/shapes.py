@@ -9,6 +9,7 @@ from fastapi import Path, Query
 from pydantic import BaseModel, Field, PlainSerializer
 
 from api.wiring import Services
+from holdfast.domain.budgets import dollars
 from holdfast.domain.confirmations import Confirmation
 from holdfast.domain.ids import workflow_id
 from holdfast.domain.messages import Message
@@ -110,7 +111,7 @@ class ToolCallShape(BaseModel):
 
 
 #: US dollars as a decimal string, without an exponent.
-Money = Annotated[Decimal, PlainSerializer(lambda amount: f"{amount.normalize():f}", return_type=str)]
+Money = Annotated[Decimal, PlainSerializer(dollars, return_type=str)]
 
 
 class UsageShape(BaseModel):
@@ -222,7 +223,9 @@ class ConfirmationShape(BaseModel):
     """What waits, or waited, for a person. Send `arguments_digest` back with the decision.
 
     `kind` call: may it run? `kind` outcome: it was dispatched, and nobody knows what became of it; that is settled by
-    `POST /v1/tool-calls/{tool_call_id}/resolution`. `approvers`: the roles of which one is needed; none: anybody's.
+    `POST /v1/tool-calls/{tool_call_id}/resolution`. `kind` budget: may the tenant's budget be raised, by as much as the
+    arguments say? It is about no tool call, and is approved or rejected as it is. `approvers`: the roles of which one
+    is needed; none: anybody's.
     """
 
     id: str
@@ -231,7 +234,7 @@ class ConfirmationShape(BaseModel):
     status: str
     run_id: str
     conversation_id: str
-    tool_call_id: str
+    tool_call_id: str | None
     agent: str
     tool: str
     arguments: dict[str, Any]

@@ -13,6 +13,7 @@ from holdfast.config.settings import ApiSettings
 from holdfast.llm.lazy import LazyPool
 from holdfast.llm.pool import ModelPool
 from holdfast.services.agents import Agents
+from holdfast.services.budgets import Budgets
 from holdfast.services.confirmations import Confirmations
 from holdfast.services.keys import Keys
 from holdfast.services.messages import Messages
@@ -41,6 +42,7 @@ class Services(PoolServices):
     """Everything that a route of the API can ask for."""
 
     agents: Agents
+    budgets: Budgets
     confirmations: Confirmations
     messages: Messages
     runs: Runs
@@ -67,6 +69,7 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
             yield Services(
                 database=database,
                 agents=Agents(database),
+                budgets=Budgets(database),
                 confirmations=Confirmations(database, workflows),
                 keys=Keys(database, settings.key_pepper.get_secret_value()),
                 models=_models(settings, database),

@@ -7,7 +7,7 @@ confirmation pending, and the wait goes on.
 from datetime import datetime, timedelta
 
 from holdfast.domain.confirmations import ConfirmationStatus
-from holdfast.domain.steps import CallRef, ConfirmationCheck, ConfirmationOutcome, ConfirmationRequested
+from holdfast.domain.steps import ConfirmationCheck, ConfirmationOutcome, ConfirmationRequested, RunRef
 from temporalio import workflow
 
 from workflows import stubs
@@ -32,13 +32,13 @@ class Decisions:
         """The run is to end: whatever is still pending is withdrawn, and nothing is waited for any more."""
         self._is_stopped = True
 
-    async def wait_for(self, call: CallRef, tool: str, requested: ConfirmationRequested) -> ConfirmationOutcome:
+    async def wait_for(self, run: RunRef, tool: str, requested: ConfirmationRequested) -> ConfirmationOutcome:
         """Wait until the confirmation is not pending any more. No worker's slot is held meanwhile."""
         while True:
             timer = self._next_timer(requested)
             has_fired = not await self._woken_before(requested, tool, timer)
             self._woken.discard(requested.confirmation_id)
-            outcome = await stubs.check_confirmation(self._check(call, requested, timer if has_fired else None), tool)
+            outcome = await stubs.check_confirmation(self._check(run, requested, timer if has_fired else None), tool)
             if outcome.status is not ConfirmationStatus.PENDING:
                 return outcome
             # What is asked may have changed: reminded, or escalated to further people with a later deadline.
@@ -48,12 +48,12 @@ class Decisions:
         timers = (requested.remind_at, requested.deadline, self.run_ends_at)
         return min(timer for timer in timers if timer is not None)
 
-    def _check(self, call: CallRef, requested: ConfirmationRequested, fired: datetime | None) -> ConfirmationCheck:
+    def _check(self, run: RunRef, requested: ConfirmationRequested, fired: datetime | None) -> ConfirmationCheck:
         run_is_over = self._is_stopped or (fired is not None and fired == self.run_ends_at)
         deadline_passed = fired is not None and fired == requested.deadline
         return ConfirmationCheck(
-            call.tenant_id,
-            call.run_id,
+            run.tenant_id,
+            run.run_id,
             requested.confirmation_id,
             deadline_passed=deadline_passed and not run_is_over,
             remind=fired is not None and not deadline_passed and not run_is_over,

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from datetime import timedelta
 
-from holdfast.domain.confirmations import ConfirmationStatus
+from holdfast.domain.confirmations import RAISE_BUDGET, ConfirmationStatus
 from holdfast.domain.steps import (
     CallRef,
     ConfirmationOutcome,
@@ -109,8 +109,13 @@ class MessageWorkflow:
 
     async def _ask(self, step: int, alias: str, *, is_last: bool) -> ModelAnswer | Ending:
         """The model's next wishes; or how the run ends, when it has none or is not asked any more."""
+        model_step = ModelStep(self._run.tenant_id, self._run.run_id, step, last=is_last)
         try:
-            answer = await stubs.call_model(ModelStep(self._run.tenant_id, self._run.run_id, step, last=is_last), alias)
+            answer = await stubs.call_model(model_step, alias)
+            while answer.asked is not None:
+                if (ending := await self._wait_for_room(answer.asked)) is not None:
+                    return ending
+                answer = await stubs.call_model(model_step, alias)
         except ActivityError as error:
             if _is_exhausted(error):
                 return Ending.MODELS_EXHAUSTED
@@ -119,6 +124,14 @@ class MessageWorkflow:
             return Ending.OUT_OF_BUDGET
         self._steps_answered = step
         return answer if answer.calls else Ending.REPLIED
+
+    async def _wait_for_room(self, asked: ConfirmationRequested) -> Ending | None:
+        """Wait for a person to raise the tenant's budget. None: it is another now, and there may be room."""
+        outcome = await self._wait_for_person(RAISE_BUDGET, asked)
+        if self._early_ending is not None:
+            return self._early_ending
+        is_another = outcome.status in (ConfirmationStatus.APPROVED, ConfirmationStatus.WITHDRAWN)
+        return None if is_another else Ending.OUT_OF_BUDGET
 
     def _is_out_of_time(self) -> bool:
         ends_at = self._decisions.run_ends_at
@@ -156,7 +169,7 @@ class MessageWorkflow:
         reference = CallRef(self._run.tenant_id, self._run.run_id, call.tool_call_id)
         if call.act is NextAct.CONFIRM:
             requested = await stubs.request_confirmation(reference, call.tool)
-            decided = await self._wait_for_person(reference, call.tool, requested)
+            decided = await self._wait_for_person(call.tool, requested)
             if decided.status is not ConfirmationStatus.APPROVED:
                 return
         await self._execute(reference, call)
@@ -168,14 +181,14 @@ class MessageWorkflow:
             outcome = await stubs.execute_tool(reference, call.tool, allowed, only_reads=call.only_reads)
             if outcome.asked is None:
                 return
-            resolved = await self._wait_for_person(reference, call.tool, outcome.asked)
+            resolved = await self._wait_for_person(call.tool, outcome.asked)
             if not resolved.runs_again:
                 return
 
-    async def _wait_for_person(self, call: CallRef, tool: str, requested: ConfirmationRequested) -> ConfirmationOutcome:
+    async def _wait_for_person(self, tool: str, requested: ConfirmationRequested) -> ConfirmationOutcome:
         self._waiting_for.append(tool)
         self._show_waiting()
-        outcome = await self._decisions.wait_for(call, tool, requested)
+        outcome = await self._decisions.wait_for(self._run, tool, requested)
         self._waiting_for.remove(tool)
         if outcome.cancels_run:
             self._end_early(Ending.NOT_CONFIRMED)

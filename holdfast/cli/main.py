@@ -6,6 +6,7 @@ import typer
 
 from holdfast.cli import (
     agents,
+    budget,
     chat,
     check,
     confirmations,
@@ -33,6 +34,7 @@ app.add_typer(confirmations.app, name="confirmations")
 app.add_typer(runs.app, name="runs")
 app.add_typer(agents.app, name="agents")
 app.add_typer(tools.app, name="tools")
+app.add_typer(budget.app, name="budget")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.command()(check.check)

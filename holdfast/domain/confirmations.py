@@ -1,4 +1,4 @@
-"""Confirmations: a person's consent to one tool call with exactly these arguments."""
+"""Confirmations: a person's consent to one tool call with exactly these arguments, or to one raise of a budget."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,6 +16,11 @@ class ConfirmationKind(StrEnum):
 
     CALL = "call"  #: may this call run?
     OUTCOME = "outcome"  #: what became of this call, which was dispatched and never heard of again?
+    BUDGET = "budget"  #: may the tenant's budget be raised, for a model call that it has no room for?
+
+
+#: What a question for more budget has in place of a tool's name.
+RAISE_BUDGET = "raise_budget"
 
 
 class ConfirmationStatus(StrEnum):
@@ -66,11 +71,13 @@ class Confirmation:
     `rule` says, in the words of the policy, why it was asked. `approvers` are the roles of which one is needed to
     decide; none means that anybody of the tenant may; with `four_eyes`, neither `requested_by`, who wrote the message,
     nor `sent_by`, whose key it came with. `arguments` are those the model wrote, also after an edit.
+
+    One of kind budget is about no tool call (`tool_call_id` is None); its arguments are those of the raise.
     """
 
     confirmation_id: str
     kind: ConfirmationKind
-    tool_call_id: str
+    tool_call_id: str | None
     run_id: str
     conversation_id: str
     agent: str
@@ -98,6 +105,12 @@ class Confirmation:
     reason: str | None
     created_at: datetime
 
+    @property
+    def call(self) -> str:
+        """The tool call it is about: there is one, unless its kind is budget."""
+        assert self.tool_call_id is not None
+        return self.tool_call_id
+
 
 def arguments_digest(
     *, tenant_id: str, run_id: str, tool_call_id: str, tool: str, schema_digest: str, arguments: dict[str, Any]
@@ -117,6 +130,11 @@ def arguments_digest(
             "arguments": arguments,
         }
     )
+
+
+def raise_digest(*, tenant_id: str, confirmation_id: str, arguments: dict[str, Any]) -> str:
+    """Likewise for a raise of a budget: this one question, with these amounts."""
+    return canonical_digest({"tenant": tenant_id, "confirmation": confirmation_id, "arguments": arguments})
 
 
 def canonical_digest(value: Any) -> str:

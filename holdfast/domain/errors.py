@@ -8,6 +8,7 @@
     ├── NotFound                 unknown, or another tenant's: nobody can tell which
     ├── Conflict                 the state no longer allows it
     ├── DigestMismatch           the arguments shown are not the arguments stored
+    ├── BudgetExceeded           the tenant's budget has no room for a model call
     ├── Unavailable              a part we depend on does not answer; try again
     ├── ConfigurationError       a file or variable is wrong; says where and how to mend it
     └── ModelError
@@ -59,6 +60,10 @@ class Conflict(HoldfastError):
 
 class DigestMismatch(HoldfastError):
     """The digest sent with a decision is not the digest of the arguments that would run."""
+
+
+class BudgetExceeded(HoldfastError):
+    """The tenant's budget has no room for what a model call may cost; the call was not made."""
 
 
 class Unavailable(HoldfastError):

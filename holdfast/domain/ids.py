@@ -23,6 +23,10 @@ def new_confirmation_id() -> str:
     return f"conf_{ULID()}"
 
 
+def new_reservation_id() -> str:
+    return f"res_{ULID()}"
+
+
 def new_key_id() -> str:
     return f"key_{ULID()}"
 

@@ -75,28 +75,6 @@ class ProposedCall:
 
 
 @dataclass(frozen=True)
-class ModelAnswer:
-    """What the model said: tool calls to do, or nothing further, which means that the reply is stored.
-
-    `is_over_budget`: the run has cost as much as it may, and the model was not asked. `tools_used_up`: the run has
-    made as many tool calls as it may, and the next answer is to be the last.
-    """
-
-    calls: list[ProposedCall] = field(default_factory=list)
-    is_over_budget: bool = False
-    tools_used_up: bool = False
-
-
-@dataclass(frozen=True)
-class CallRef:
-    """Which tool call an activity works on."""
-
-    tenant_id: str
-    run_id: str
-    tool_call_id: str
-
-
-@dataclass(frozen=True)
 class ConfirmationRequested:
     """A confirmation that now waits for a person, until `deadline` (UTC); at `remind_at` they are reminded.
 
@@ -107,6 +85,30 @@ class ConfirmationRequested:
     deadline: datetime
     remind_at: datetime | None = None
     then: str = "reject"
+
+
+@dataclass(frozen=True)
+class ModelAnswer:
+    """What the model said: tool calls to do, or nothing further, which means that the reply is stored.
+
+    `is_over_budget`: the run has cost as much as it may, or its tenant has, and the model was not asked.
+    `tools_used_up`: the run has made as many tool calls as it may, and the next answer is to be the last. `asked`: the
+    tenant's budget has no room; a person has been asked for more, and the model is to be asked after they decided.
+    """
+
+    calls: list[ProposedCall] = field(default_factory=list)
+    is_over_budget: bool = False
+    tools_used_up: bool = False
+    asked: ConfirmationRequested | None = None
+
+
+@dataclass(frozen=True)
+class CallRef:
+    """Which tool call an activity works on."""
+
+    tenant_id: str
+    run_id: str
+    tool_call_id: str
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ A model that neither prices is unpriced, not free. A price of one's own belongs 
 `litellm_params`, LiteLLM works it out anew at every call, which costs half as much CPU again.
 """
 
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -11,6 +12,21 @@ from holdfast.llm.library import litellm
 
 #: What is kept of a cost: billionths of a dollar, as the database does.
 _SMALLEST = Decimal("1e-9")
+
+#: What a token of the prompt may be charged as: read, or read and kept for the next call.
+_INPUT_PRICES = ("input_cost_per_token", "cache_creation_input_token_cost")
+_OUTPUT_PRICES = ("output_cost_per_token", "output_cost_per_reasoning_token")
+
+#: Ends of the names of prices for calls that ask for them, as ours do where the deployment's parameters say so.
+_SERVICE_TIERS = ("_priority", "_flex", "_batches")
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a token costs at most, in US dollars: long prompts, for one, may be dearer than short ones."""
+
+    input_usd: Decimal
+    output_usd: Decimal
 
 
 def cost(deployment: dict[str, Any], usage: Any, *, call_type: str = "completion") -> Decimal | None:
@@ -35,10 +51,38 @@ def is_priced(deployment: dict[str, Any]) -> bool:
     return any(entry.get("input_cost_per_token") is not None for entry in _listed(deployment))
 
 
+def dearest_prices(deployment: dict[str, Any]) -> Prices | None:
+    """The highest price of a token that the deployment may ask; None when no price is known."""
+    if not is_priced(deployment):
+        return None
+    own = _own_price(deployment)
+    entries = [own] if own is not None else _listed(deployment)
+    tiers = () if deployment["litellm_params"].get("service_tier") else _SERVICE_TIERS
+    output = Decimal(0) if makes_vectors(deployment) else _dearest(entries, _OUTPUT_PRICES, tiers)
+    return Prices(_dearest(entries, _INPUT_PRICES, tiers), output)
+
+
+def max_output_tokens(deployment: dict[str, Any]) -> int | None:
+    """How much the model writes at most, as `model_info` says, or LiteLLM's list; None when neither does."""
+    entries = (deployment.get("model_info") or {}, *_listed(deployment))
+    said = (entry.get("max_output_tokens") or entry.get("max_tokens") for entry in entries)
+    return next((int(tokens) for tokens in said if tokens), None)
+
+
 def makes_vectors(deployment: dict[str, Any]) -> bool:
     """Whether it is a model for embeddings: `model_info.mode` says so, or LiteLLM's list."""
     own = (deployment.get("model_info") or {}).get("mode")
     return "embedding" in (own, *(entry.get("mode") for entry in _listed(deployment) if own is None))
+
+
+def _dearest(entries: list[dict[str, Any]], names: tuple[str, ...], left_out: tuple[str, ...]) -> Decimal:
+    prices = (
+        Decimal(str(price))
+        for entry in entries
+        for name, price in entry.items()
+        if name.startswith(names) and not name.endswith(left_out) and isinstance(price, int | float)
+    )
+    return max(prices, default=Decimal(0))
 
 
 def _listed(deployment: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ At worst, one model call is `holdfast.llm.router.MAX_CALLS` provider calls.
 
 import logging
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from holdfast.domain.errors import ModelError, ModelRequestRefused
@@ -44,12 +45,13 @@ class ModelPool:
         router_settings: dict[str, Any],
         litellm_settings: dict[str, Any],
     ) -> None:
-        from holdfast.llm import known_models, library, router  # noqa: PLC0415  they import litellm
+        from holdfast.llm import known_models, library, router, worst_cases  # noqa: PLC0415  they import litellm
 
         for name, value in litellm_settings.items():
             setattr(library.litellm, name, value)
         self.aliases = tuple(dict.fromkeys(str(one["model_name"]) for one in model_list))
         self._vector_makers = {str(one["model_info"]["id"]) for one in model_list if known_models.makes_vectors(one)}
+        self._worst_cases = worst_cases.WorstCases(model_list, router_settings)
         self._new_watch = router.Watch
         self._router = router.WatchedRouter(model_list=model_list, **_settings(model_list, router_settings))
         self.unpriced = tuple(
@@ -106,6 +108,16 @@ class ModelPool:
             raise _model_error(watch, error) from None
         _log_fallback(watch)
         return embeddings
+
+    def worst_case(self, alias: str, content: Sequence[Any], max_tokens: int | None = None) -> Decimal:
+        """The most that a call can cost, in US dollars, as far as prices are known.
+
+        Args:
+            alias: whom it asks.
+            content: its messages and tools, or its texts.
+            max_tokens: how much may be written, if the call itself says.
+        """
+        return self._worst_cases.of(alias, content, max_tokens)
 
     async def probe(self, deployment: str) -> Completion | Embeddings:
         """Ask one deployment, by its name, for next to nothing: does it answer?

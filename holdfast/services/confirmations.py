@@ -26,6 +26,7 @@ from holdfast.domain.messages import OUTCOME_UNKNOWN
 from holdfast.domain.steps import ConfirmationRequested
 from holdfast.domain.storable import is_storable
 from holdfast.domain.tools import ToolCallStatus
+from holdfast.services.budgets import raise_as_asked
 from holdfast.services.keys import Caller
 from holdfast.store import audit, confirmations, outbox, runs, tool_calls
 from holdfast.store.engine import Database
@@ -150,7 +151,7 @@ async def decide_in(
     """
     tenant_id = caller.tenant_id
     confirmation = await _find(connection, tenant_id, confirmation_id)
-    if confirmation.kind is not ConfirmationKind.CALL:
+    if confirmation.kind is ConfirmationKind.OUTCOME:
         raise Conflict("This call was dispatched; say what became of it: POST /v1/tool-calls/{id}/resolution.")
     check_right(caller, confirmation)
     if not hmac.compare_digest(confirmation.arguments_digest, decided.arguments_digest):
@@ -196,6 +197,8 @@ def _verdict(caller: Caller, confirmation: Confirmation, decided: Decided) -> co
         decided_via=decided.via,
         reason=decided.reason,
     )
+    if confirmation.kind is ConfirmationKind.BUDGET and decided.decision not in (Decision.APPROVE, Decision.REJECT):
+        raise InvalidInput("decision", "A budget is raised as it is asked, or not: approve or reject.")
     if decided.decision is Decision.RESPOND and not (decided.reason or "").strip():
         raise InvalidInput("reason", "A respond needs an answer for the model, in `reason`.")
     if decided.decision is not Decision.EDIT:
@@ -239,7 +242,7 @@ def _edited_digest(tenant_id: str, confirmation: Confirmation, arguments: dict[s
         return arguments_digest(
             tenant_id=tenant_id,
             run_id=confirmation.run_id,
-            tool_call_id=confirmation.tool_call_id,
+            tool_call_id=confirmation.call,
             tool=confirmation.tool,
             schema_digest=canonical_digest(confirmation.arguments_schema),
             arguments=arguments,
@@ -269,10 +272,12 @@ async def _store(
         if not await confirmations.decide(connection, tenant_id, confirmation_id, verdict):
             return False
     if verdict.edited_arguments is not None and verdict.edited_digest is not None:
-        await tool_calls.edit(
-            connection, tenant_id, confirmation.tool_call_id, verdict.edited_arguments, verdict.edited_digest
-        )
-    await settle_call(connection, tenant_id, confirmation, verdict)
+        await tool_calls.edit(connection, tenant_id, confirmation.call, verdict.edited_arguments, verdict.edited_digest)
+    if confirmation.kind is ConfirmationKind.CALL:
+        await settle_call(connection, tenant_id, confirmation, verdict)
+    await _went_on(connection, tenant_id, confirmation, verdict.status, verdict)
+    if confirmation.kind is ConfirmationKind.BUDGET and verdict.decision is Decision.APPROVE:
+        await raise_as_asked(connection, tenant_id, confirmation, verdict.decided_by)
     return True
 
 
@@ -323,8 +328,16 @@ async def withdraw(connection: AsyncConnection, tenant_id: str, run_id: str) -> 
 
 async def withdraw_one(connection: AsyncConnection, tenant_id: str, confirmation_id: str) -> None:
     """Withdraw one confirmation, since its run's time is up."""
-    for confirmation in await confirmations.withdraw_one(connection, tenant_id, confirmation_id):
+    for confirmation in await confirmations.withdraw_one(connection, tenant_id, confirmation_id, "run ended"):
         await settle_withdrawn(connection, tenant_id, confirmation, _RUN_ENDED)
+
+
+async def withdraw_raise(connection: AsyncConnection, tenant_id: str, confirmation: Confirmation) -> None:
+    """Withdraw a question for more budget, since the budget is another than the one it was asked of."""
+    for withdrawn in await confirmations.withdraw_one(
+        connection, tenant_id, confirmation.confirmation_id, "budget changed"
+    ):
+        await _went_on(connection, tenant_id, withdrawn, ConfirmationStatus.WITHDRAWN, None)
 
 
 async def settle_withdrawn(connection: AsyncConnection, tenant_id: str, confirmation: Confirmation, error: str) -> None:
@@ -341,7 +354,7 @@ _EXPIRED = "Nobody confirmed this call in time. It was not run; do not repeat it
 async def settle_call(
     connection: AsyncConnection, tenant_id: str, confirmation: Confirmation, verdict: confirmations.Verdict
 ) -> None:
-    """Carry a decision over to the tool call, with what the model is told of it, to the run, and on record."""
+    """Carry a decision over to the tool call, with what the model is told of it."""
     match verdict.decision:
         case Decision.APPROVE | Decision.EDIT:
             await _move(connection, tenant_id, confirmation, ToolCallStatus.APPROVED)
@@ -351,7 +364,6 @@ async def settle_call(
         case _:
             error = f"A person rejected this call. Reason: {verdict.reason or 'none given'}. {_NOT_RUN}"
             await _move(connection, tenant_id, confirmation, ToolCallStatus.REJECTED, error=error)
-    await _went_on(connection, tenant_id, confirmation, verdict.status, verdict)
 
 
 _ANSWERED = "A person answered in the tool's place; the tool was not run."
@@ -369,7 +381,7 @@ async def _move(
     await tool_calls.move(
         connection,
         tenant_id,
-        confirmation.tool_call_id,
+        confirmation.call,
         before=ToolCallStatus.AWAITING_CONFIRMATION,
         to=to,
         result=result,

@@ -4,15 +4,19 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import partial
 from typing import Any, TypeVar
 
-from holdfast.domain.errors import InvalidInput, ModelError, NoValidAnswer, Unavailable
+from holdfast.domain.budgets import dollars
+from holdfast.domain.errors import BudgetExceeded, InvalidInput, ModelError, NoValidAnswer, Unavailable
 from holdfast.domain.messages import ChatMessage
 from holdfast.domain.model_calls import Attempt, Completion, Embeddings, StreamEvent, Usage
 from holdfast.domain.storable import is_storable
 from holdfast.llm.pool import ModelPool
 from holdfast.llm.structured import MAX_REPAIRS, Malformed, Schema, instructed, sent_back, version_of
-from holdfast.store import audit
+from holdfast.store import audit, budgets
+from holdfast.store.budgets import Reservation
 from holdfast.store.engine import Database
 
 Answer = TypeVar("Answer", Completion, Embeddings)
@@ -29,6 +33,20 @@ class Ask:
     use_tools: bool = True
     purpose: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Whose call it is, for the record and for the budget: `worst_usd` is the most that it can cost."""
+
+    tenant_id: str
+    alias: str
+    purpose: str | None
+    worst_usd: Decimal
+
+    def entry(self, outcome: str, detail: str | None = None) -> audit.Entry:
+        """A call without an answer."""
+        return audit.Entry(kind="model_call", outcome=outcome, alias=self.alias, purpose=self.purpose, detail=detail)
 
 
 @dataclass(frozen=True)
@@ -68,14 +86,22 @@ class Models:
         Raises:
             InvalidInput: there is no such alias, or a text can't be encoded.
             Unavailable: the alias has no usable deployment.
+            BudgetExceeded: the tenant's budget has no room for what the call may cost.
             ModelsUnavailable: no deployment answered.
             ModelRequestRefused: the provider refuses the request.
         """
         pool = await self._pool_for(ask.alias, "messages", [*ask.messages, *ask.tools])
-        calling = pool.complete(
-            ask.alias, ask.messages, ask.tools, use_tools=ask.use_tools, listener=listener, **ask.options
+        worst_usd = pool.worst_case(ask.alias, [*ask.messages, *ask.tools], ask.options.get("max_tokens"))
+        calling = partial(
+            pool.complete,
+            ask.alias,
+            ask.messages,
+            ask.tools,
+            use_tools=ask.use_tools,
+            listener=listener,
+            **ask.options,
         )
-        return await self._recorded(tenant_id, ask.alias, ask.purpose, calling)
+        return await self._recorded(_Call(tenant_id, ask.alias, ask.purpose, worst_usd), calling)
 
     async def stream(self, tenant_id: str, ask: Ask) -> AsyncIterator[StreamEvent | Completion]:
         """An answer as it comes, and in the end the whole. Closing the iterator ends the provider's call.
@@ -102,7 +128,8 @@ class Models:
             HoldfastError: as `complete` does.
         """
         pool = await self._pool_for(alias, "input", texts)
-        return await self._recorded(tenant_id, alias, purpose, pool.embed(alias, texts))
+        call = _Call(tenant_id, alias, purpose, pool.worst_case(alias, texts))
+        return await self._recorded(call, partial(pool.embed, alias, texts))
 
     async def generate(
         self, tenant_id: str, ask: Ask, schema: dict[str, Any], prompt_version: str | None = None
@@ -141,24 +168,39 @@ class Models:
             raise InvalidInput("alias", f"There is no alias {alias!r}; known are {', '.join(pool.aliases)}.")
         return pool
 
-    async def _recorded(self, tenant_id: str, alias: str, purpose: str | None, calling: Awaitable[Answer]) -> Answer:
+    async def _recorded(self, call: _Call, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        reservation = await self._reserve(call)
         try:
-            answer = await calling
+            answer = await ask()
         except ModelError as error:
-            failed = audit.Entry(kind="model_call", outcome="failed", alias=alias, purpose=purpose, detail=str(error))
-            await self._record(tenant_id, failed)
+            await self._record(call, call.entry("failed", str(error)), reservation)
             raise
         except asyncio.CancelledError:
-            cancelled = audit.Entry(kind="model_call", outcome="cancelled", alias=alias, purpose=purpose)
             # In a task of its own: this one is being cancelled.
-            await asyncio.shield(self._record(tenant_id, cancelled))
+            await asyncio.shield(self._record(call, call.entry("cancelled"), reservation))
             raise
-        await self._record(tenant_id, audit.answered(answer, purpose=purpose))
+        await self._record(call, audit.answered(answer, purpose=call.purpose), reservation)
         return answer
 
-    async def _record(self, tenant_id: str, entry: audit.Entry) -> None:
+    async def _reserve(self, call: _Call) -> Reservation | None:
+        """Reserve what a call can cost at most; None: the tenant has no budget."""
+        tenant_id, reservation = call.tenant_id, Reservation.by_itself(call.worst_usd)
         async with self._database.tenant(tenant_id) as connection:
-            await audit.append(connection, tenant_id, entry)
+            if not await budgets.lock(connection, tenant_id):
+                return None
+            if await budgets.reserve(connection, tenant_id, reservation):
+                return reservation
+            budget = await budgets.find(connection, tenant_id)
+            detail = f"The budget has no room: {budget}, and this call may cost ${dollars(call.worst_usd)}."
+            await audit.append(connection, tenant_id, call.entry("refused", detail))
+        raise BudgetExceeded(detail)
+
+    async def _record(self, call: _Call, entry: audit.Entry, reservation: Reservation | None) -> None:
+        """Keep the record of a call; what it cost takes the place of what was reserved for it, in one transaction."""
+        async with self._database.tenant(call.tenant_id) as connection:
+            await audit.append(connection, call.tenant_id, entry)
+            if reservation is not None:
+                await budgets.settle(connection, call.tenant_id, reservation.reservation_id, entry.cost_usd)
 
 
 def _generated(value: Any, version: str, answers: list[Completion]) -> Generated:

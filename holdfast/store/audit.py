@@ -15,7 +15,7 @@ _APPEND = insert(audit).inline()
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the log. `kind` is model_call, tool_call, confirmation or run; `subject_id` what it is about."""
+    """One line of the log. `kind`: model_call, tool_call, confirmation, run, budget; `subject_id`: what it is about."""
 
     kind: str
     outcome: str

@@ -36,6 +36,21 @@ ON CONFLICT (tenant_id, tool_call_id, kind, attempt) DO NOTHING
     bindparam("arguments_schema", type_=JSON(none_as_null=True)),
 )
 
+_REQUEST_RAISE = text("""
+INSERT INTO confirmations (tenant_id, confirmation_id, kind, step, run_id, conversation_id, agent, tool, arguments,
+                           arguments_digest, rule, requested_by, sent_by, approvers, deadline, on_deadline, remind_at)
+SELECT r.tenant_id, :confirmation_id, 'budget', :step, r.run_id, r.conversation_id, r.agent, :tool, :arguments,
+       :arguments_digest, :rule, r.requested_by, r.sent_by, :approvers, moment + :deadline, 'reject',
+       moment + :remind_after
+FROM runs r CROSS JOIN LATERAL (SELECT clock_timestamp() AS moment) now
+WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id
+""").bindparams(
+    bindparam("approvers", type_=ARRAY(Text)),
+    bindparam("arguments", type_=JSON),
+    bindparam("deadline", type_=Interval),
+    bindparam("remind_after", type_=Interval),
+)
+
 _DECIDE = text("""
 UPDATE confirmations SET status = :status, decision = :decision, decided_by = :decided_by, decided_via = :decided_via,
                          decided_at = clock_timestamp(), reason = :reason, edited_arguments = :edited_arguments,
@@ -61,6 +76,10 @@ _WITHDRAW_OF_RUN = text(_WITHDRAW.format(which="run_id = :run_id"))
 _WITHDRAW_ONE = text(_WITHDRAW.format(which="confirmation_id = :confirmation_id"))
 _WITHDRAW_OF_CALL = text(_WITHDRAW.format(which="tool_call_id = :tool_call_id AND kind = 'outcome'"))
 _WITHDRAW_OF_CONVERSATION = text(_WITHDRAW.format(which="conversation_id = :conversation_id AND kind = 'call'"))
+
+_PENDING_RAISES = text("""
+SELECT * FROM confirmations WHERE tenant_id = :tenant_id AND status = 'pending' AND kind = 'budget'
+""")
 
 _REMIND = text("""
 UPDATE confirmations SET reminded_at = clock_timestamp()
@@ -145,6 +164,22 @@ class Question:
     four_eyes: bool = False
 
 
+@dataclass(frozen=True)
+class RaiseQuestion:
+    """What a person is to be asked of a budget that has no room for a run's step."""
+
+    confirmation_id: str
+    run_id: str
+    step: int
+    tool: str
+    arguments: dict[str, Any]
+    arguments_digest: str
+    rule: str
+    approvers: tuple[str, ...]
+    deadline: timedelta
+    remind_after: timedelta | None
+
+
 async def request(connection: AsyncConnection, tenant_id: str, question: Question) -> Confirmation:
     """Ask a person, once: asked again, the first confirmation stands. Answers with it."""
     values = {**vars(question), "confirmation_id": new_confirmation_id(), "approvers": list(question.approvers)}
@@ -156,6 +191,38 @@ async def request(connection: AsyncConnection, tenant_id: str, question: Questio
         confirmations.c.attempt == question.attempt,
     )
     return _from_row((await connection.execute(query)).one())
+
+
+async def request_raise(connection: AsyncConnection, tenant_id: str, question: RaiseQuestion) -> Confirmation:
+    """Ask a person to raise the budget, where a step is not asking already. Answers with the confirmation."""
+    values = {**vars(question), "approvers": list(question.approvers)}
+    await connection.execute(_REQUEST_RAISE, {"tenant_id": tenant_id, **values})
+    query = select(confirmations).where(
+        confirmations.c.tenant_id == tenant_id, confirmations.c.confirmation_id == question.confirmation_id
+    )
+    return _from_row((await connection.execute(query)).one())
+
+
+async def newest_raise(connection: AsyncConnection, tenant_id: str, run_id: str, step: int) -> Confirmation | None:
+    """What was last asked of the budget for a step, decided or not; None: nothing was."""
+    query = (
+        select(confirmations)
+        .where(
+            confirmations.c.tenant_id == tenant_id,
+            confirmations.c.run_id == run_id,
+            confirmations.c.step == step,
+            confirmations.c.kind == ConfirmationKind.BUDGET,
+        )
+        .order_by(confirmations.c.confirmation_id.desc())
+        .limit(1)
+    )
+    row = (await connection.execute(query)).one_or_none()
+    return None if row is None else _from_row(row)
+
+
+async def pending_raises(connection: AsyncConnection, tenant_id: str) -> list[Confirmation]:
+    """What is asked of the tenant's budget right now, for all its runs."""
+    return [_from_row(row) for row in await connection.execute(_PENDING_RAISES, {"tenant_id": tenant_id})]
 
 
 async def decide(connection: AsyncConnection, tenant_id: str, confirmation_id: str, verdict: Verdict) -> bool:
@@ -192,9 +259,11 @@ async def withdraw_of_run(connection: AsyncConnection, tenant_id: str, run_id: s
     return [_from_row(row) for row in await connection.execute(_WITHDRAW_OF_RUN, values)]
 
 
-async def withdraw_one(connection: AsyncConnection, tenant_id: str, confirmation_id: str) -> list[Confirmation]:
-    """Withdraw a confirmation since its run's time is up; answers with it, if it was pending."""
-    values = {"tenant_id": tenant_id, "confirmation_id": confirmation_id, "why": "run ended"}
+async def withdraw_one(
+    connection: AsyncConnection, tenant_id: str, confirmation_id: str, why: str
+) -> list[Confirmation]:
+    """Withdraw a confirmation; answers with it, if it was pending."""
+    values = {"tenant_id": tenant_id, "confirmation_id": confirmation_id, "why": why}
     return [_from_row(row) for row in await connection.execute(_WITHDRAW_ONE, values)]
 
 

@@ -15,8 +15,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 _ADD_DECIDED = text("""
-INSERT INTO outbox (tenant_id, kind, workflow_id, run_id, subject_id)
-SELECT tenant_id, 'decided', :workflow_id, run_id, confirmation_id FROM confirmations
+INSERT INTO outbox (tenant_id, kind, workflow_id, run_id, subject_id, due_at)
+SELECT tenant_id, 'decided', :workflow_id, run_id, confirmation_id,
+       clock_timestamp() + CASE WHEN :is_due THEN interval '0' ELSE interval '2 seconds' END
+FROM confirmations
 WHERE tenant_id = :tenant_id AND confirmation_id = :confirmation_id
 """)
 
@@ -61,9 +63,16 @@ class Word:
     subject_id: str | None
 
 
-async def add_decided(connection: AsyncConnection, tenant_id: str, confirmation_id: str, workflow_id: str) -> None:
-    """Have the workflow woken for a decision."""
-    values = {"tenant_id": tenant_id, "confirmation_id": confirmation_id, "workflow_id": workflow_id}
+async def add_decided(
+    connection: AsyncConnection, tenant_id: str, confirmation_id: str, workflow_id: str, *, is_due: bool = False
+) -> None:
+    """Have the workflow woken for a decision; `is_due`: by the relay, at once, since nobody else is saying it."""
+    values = {
+        "tenant_id": tenant_id,
+        "confirmation_id": confirmation_id,
+        "workflow_id": workflow_id,
+        "is_due": is_due,
+    }
     await connection.execute(_ADD_DECIDED, values)
 
 

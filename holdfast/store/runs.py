@@ -20,13 +20,16 @@ SELECT this.agent, this.agent_version,
          AS cost_usd,
        EXISTS (SELECT FROM runs later WHERE later.tenant_id = this.tenant_id
          AND later.conversation_id = this.conversation_id AND later.position > this.position
-         AND later.status = 'queued' AND later.on_busy = 'steer') AS is_steered
+         AND later.status = 'queued' AND later.on_busy = 'steer') AS is_steered,
+       EXISTS (SELECT FROM budgets b WHERE b.tenant_id = this.tenant_id) AS has_budget
 FROM runs this WHERE this.tenant_id = :tenant_id AND this.run_id = :run_id
 """)
 
 _LOCK = text("""
 SELECT FROM runs WHERE tenant_id = :tenant_id AND run_id = ANY(:run_ids) ORDER BY run_id FOR NO KEY UPDATE
 """)
+
+_LOCK_ONE = text("SELECT status FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id FOR NO KEY UPDATE")
 
 _ASK_TO_CANCEL = text("""
 UPDATE runs SET cancelled_by = :person
@@ -58,6 +61,7 @@ class BeforeStep:
     """What is to be known of a run before one of its model calls.
 
     `cost_usd` sums up what its steps cost so far, as far as a price is known. `is_steered`: messages wait to join it.
+    `has_budget`: its tenant has one.
     """
 
     agent: str
@@ -65,6 +69,7 @@ class BeforeStep:
     is_answered: bool
     cost_usd: Decimal
     is_steered: bool
+    has_budget: bool
 
 
 async def before_step(connection: AsyncConnection, tenant_id: str, run_id: str, step: int) -> BeforeStep:
@@ -83,6 +88,11 @@ async def by_message(connection: AsyncConnection, tenant_id: str, message_id: st
 async def lock(connection: AsyncConnection, tenant_id: str, *run_ids: str) -> None:
     """Lock runs until the transaction ends; before anything of theirs is locked, so that nobody waits in a circle."""
     await connection.execute(_LOCK, {"tenant_id": tenant_id, "run_ids": list(run_ids)})
+
+
+async def lock_one(connection: AsyncConnection, tenant_id: str, run_id: str) -> RunStatus:
+    """Lock a run that exists; answers with its status, which stays until the transaction ends."""
+    return RunStatus((await connection.execute(_LOCK_ONE, {"tenant_id": tenant_id, "run_id": run_id})).one().status)
 
 
 async def ask_to_cancel(connection: AsyncConnection, tenant_id: str, run_id: str, person: str) -> bool:

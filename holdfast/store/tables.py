@@ -211,8 +211,9 @@ confirmations = Table(
     metadata,
     _tenant(),
     Column("confirmation_id", Text, nullable=False),
-    Column("kind", Text, nullable=False, server_default="call", comment="call or outcome"),
-    Column("tool_call_id", Text, nullable=False),
+    Column("kind", Text, nullable=False, server_default="call", comment="call, outcome or budget"),
+    Column("tool_call_id", Text, comment="null: of kind budget, which is about a step"),
+    Column("step", Integer, comment="the model call that a budget has no room for"),
     Column("attempt", Integer, nullable=False, server_default=text("0"), comment="the dispatch an outcome is asked of"),
     Column("run_id", Text, nullable=False),
     Column("conversation_id", Text, nullable=False),
@@ -246,7 +247,19 @@ confirmations = Table(
     PrimaryKeyConstraint("tenant_id", "confirmation_id"),
     _belongs_to("tool_calls", "tool_call_id"),
     _one_of("status", ConfirmationStatus),
+    CheckConstraint(
+        "(kind = 'budget') = (tool_call_id IS NULL) AND (kind = 'budget') = (step IS NOT NULL)", name="about_one_thing"
+    ),
     Index("uq_confirmations_tool_call_id", "tenant_id", "tool_call_id", "kind", "attempt", unique=True),
+    # A step waits for one answer at a time; when that has not made room enough, it asks again.
+    Index(
+        "uq_confirmations_step",
+        "tenant_id",
+        "run_id",
+        "step",
+        unique=True,
+        postgresql_where=text("kind = 'budget' AND status = 'pending'"),
+    ),
     Index("ix_confirmations_status", "tenant_id", "status", "confirmation_id"),
     Index("ix_confirmations_run_id", "tenant_id", "run_id"),
 )
@@ -256,7 +269,7 @@ audit = Table(
     metadata,
     _tenant(),
     Column("audit_id", BigInteger, Identity(always=True), nullable=False),
-    Column("kind", Text, nullable=False, comment="model_call, tool_call, confirmation, run"),
+    Column("kind", Text, nullable=False, comment="model_call, tool_call, confirmation, run, budget"),
     Column("outcome", Text, nullable=False),
     Column("run_id", Text, comment="null: a model call by itself, for no run"),
     Column("step", Integer),
@@ -278,6 +291,37 @@ audit = Table(
     PrimaryKeyConstraint("tenant_id", "audit_id"),
     _belongs_to("runs", "run_id"),
     Index("ix_audit_run_id", "tenant_id", "run_id", "kind"),
+)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    _tenant(),
+    Column("period", Text, nullable=False, comment="day, month or total"),
+    Column("limit_usd", Numeric(18, 9), nullable=False),
+    Column("raise_by_usd", Numeric(18, 9), comment="null: nobody is asked to raise the limit"),
+    Column("approvers", ARRAY(Text), nullable=False, server_default=text("'{}'"), comment="roles; none: anybody"),
+    Column("spent_usd", Numeric(18, 9), nullable=False, server_default=text("0"), comment="settled since period_began"),
+    Column("period_began", DateTime(timezone=True), nullable=False, server_default=text("'-infinity'")),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id"),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
+    CheckConstraint("period IN ('day', 'month', 'total')", name="period_known"),
+    CheckConstraint("limit_usd >= 0 AND raise_by_usd > 0", name="amounts_make_sense"),
+)
+
+# Without a foreign key to the run: what is reserved is gone when its run has ended, and checking the key would lock the
+# run's row after the budget's.
+reservations = Table(
+    "reservations",
+    metadata,
+    _tenant(),
+    Column("reservation_id", Text, nullable=False, comment="of a run: its id and the step"),
+    Column("run_id", Text, comment="null: of a model call by itself"),
+    Column("amount_usd", Numeric(18, 9), nullable=False),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "reservation_id"),
+    Index("ix_reservations_run_id", "tenant_id", "run_id"),
 )
 
 outbox = Table(

@@ -77,7 +77,8 @@ SELECT EXISTS (
 )
 """)
 
-# Whoever waits for the reply is woken by the commit. Answers with the run that is next.
+# Whoever waits for the reply is woken by the commit, and what a model call without an end had reserved is free again.
+# Answers with the run that is next.
 _END = text("""
 WITH ended AS (
   UPDATE runs SET status = :status, degraded = :degraded, error = :error, completed_at = clock_timestamp()
@@ -88,6 +89,8 @@ WITH ended AS (
   WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND turn_run_id = :run_id
 ), heard AS (
   DELETE FROM outbox WHERE tenant_id = :tenant_id AND run_id = :run_id
+), released AS (
+  DELETE FROM reservations WHERE tenant_id = :tenant_id AND run_id IN (SELECT run_id FROM ended)
 ), following AS (
   SELECT agent, message_id FROM runs
   WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND status = 'queued' AND run_id <> :run_id

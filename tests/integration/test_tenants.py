@@ -17,14 +17,16 @@ from tests.harness.stage import Stage
 TABLES = sorted(metadata.tables)
 
 
-async def with_a_row_in_every_table(caller: Caller, provider: ScriptedProvider) -> Json:
-    """A run that waits for a person, which leaves something in every table."""
+async def with_a_row_in_every_table(caller: Caller, stage: Stage, provider: ScriptedProvider) -> Json:
+    """A run that waits for a person, which leaves something in every table; and a budget, of which some is reserved."""
+    await caller.http.put("/v1/budget", json={"limit_usd": 1, "period": "day"})
+    await stage.rows("INSERT INTO reservations VALUES ($1, 'some', NULL, 0.5)", caller.tenant_id)
     provider.script(ToolCalls([("pay", {"marker": "m", "amount": 1})]))
     return await caller.ask("pay")
 
 
 async def test_no_table_shows_another_tenants_rows(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
-    await with_a_row_in_every_table(ada, provider)
+    await with_a_row_in_every_table(ada, stage, provider)
     stranger = await stage.caller(f"{ada.tenant_id}-other")
     for table in TABLES:
         query = text(f"SELECT count(*) FROM {table} WHERE tenant_id = :tenant_id").bindparams(tenant_id=ada.tenant_id)
@@ -44,7 +46,7 @@ async def test_no_table_takes_a_row_of_another_tenant(ada: Caller, stage: Stage)
 
 
 async def test_a_query_without_a_tenant_is_an_error(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
-    await with_a_row_in_every_table(ada, provider)
+    await with_a_row_in_every_table(ada, stage, provider)
     async with stage.database.tenant(ada.tenant_id) as connection:
         await connection.execute(
             text(
@@ -112,7 +114,7 @@ PATHS: list[Callable[[Json, str], str]] = [
 async def test_another_tenants_things_are_not_found(
     ada: Caller, stage: Stage, provider: ScriptedProvider, path: Callable[[Json, str], str]
 ) -> None:
-    run = await with_a_row_in_every_table(ada, provider)
+    run = await with_a_row_in_every_table(ada, stage, provider)
     confirmation = (await ada.only_pending(run))["id"]
     stranger = await stage.caller(f"{ada.tenant_id}-other")
 

@@ -121,6 +121,22 @@ async def _resolve(ada: Caller, asked: Json, outcome: str) -> None:
     assert response.status_code == 200, response.text
 
 
+async def budget_raised(ada: Caller, stage: Stage) -> Json:
+    """A budget without room for the first model call, which a person raises."""
+    body = {"limit_usd": "0.001", "raise_by_usd": "1", "period": "day"}
+    assert (await ada.http.put("/v1/budget", json=body)).status_code == 200
+    run = await ada.ask("hello", agent="charged")
+    await ada.decide(await ada.only_pending(run))
+    return await ada.ended(run["id"])
+
+
+async def budget_refused(ada: Caller, stage: Stage) -> Json:
+    """A budget without room for the first model call, which nobody raises in time."""
+    body = {"limit_usd": "0.001", "raise_by_usd": "1", "period": "day"}
+    assert (await ada.http.put("/v1/budget", json=body)).status_code == 200
+    return await ada.ended(await ada.start("hello", agent="charged_hasty"))
+
+
 async def _decided(ada: Caller, decision: str) -> Json:
     run = await ada.ask("pay")
     await ada.decide(await ada.only_pending(run), decision)
@@ -144,5 +160,7 @@ SCENARIOS: dict[str, Callable[[Caller, Stage], Awaitable[Json]]] = {
         not_confirmed,
         out_of_time,
         merged,
+        budget_raised,
+        budget_refused,
     )
 }

@@ -8,11 +8,11 @@ import pytest
 from temporalio import workflow
 
 from holdfast.domain.confirmations import ConfirmationStatus
-from holdfast.domain.steps import CallRef, ConfirmationCheck, ConfirmationOutcome, ConfirmationRequested
+from holdfast.domain.steps import ConfirmationCheck, ConfirmationOutcome, ConfirmationRequested, RunRef
 from workflows import stubs
 from workflows.confirmation import Decisions
 
-CALL = CallRef("acme", "run_1", "call_1")
+RUN = RunRef("acme", "run_1")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 REQUESTED = ConfirmationRequested("conf_1", NOON + timedelta(minutes=10))
 
@@ -66,7 +66,7 @@ def staged(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stage]:
 
 
 async def outcome(decisions: Decisions) -> ConfirmationStatus:
-    found = await asyncio.wait_for(decisions.wait_for(CALL, "refund_order", REQUESTED), 30)
+    found = await asyncio.wait_for(decisions.wait_for(RUN, "refund_order", REQUESTED), 30)
     return found.status
 
 

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from api import problems
 from holdfast.domain import errors
 from holdfast.domain.errors import (
+    BudgetExceeded,
     ConfigurationError,
     Conflict,
     DigestMismatch,
@@ -41,6 +42,7 @@ STATUS: list[tuple[HoldfastError, int]] = [
     (NotFound("run", "run_1"), 404),
     (Conflict("the text"), 409),
     (DigestMismatch("the text"), 412),
+    (BudgetExceeded("the text"), 429),
     (Unavailable("the text"), 503),
     (ModelsUnavailable("the text"), 503),
     (ModelRequestRefused("the text"), 422),
