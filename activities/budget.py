@@ -16,7 +16,7 @@ from holdfast.domain.confirmations import RAISE_BUDGET, Confirmation, Confirmati
 from holdfast.domain.ids import new_confirmation_id
 from holdfast.domain.runs import OPEN, RunStatus
 from holdfast.domain.steps import ModelAnswer, ModelStep
-from holdfast.services.confirmations import as_requested, withdraw_raise
+from holdfast.services.confirmation_endings import as_requested, withdraw_raise
 from holdfast.store import audit, budgets, confirmations, runs
 from holdfast.store.budgets import Reservation
 from holdfast.store.confirmations import RaiseQuestion

@@ -12,7 +12,13 @@ from holdfast.domain.policy import rule_on
 from holdfast.domain.steps import CallRef, ConfirmationCheck, ConfirmationOutcome, ConfirmationRequested
 from holdfast.domain.tools import Declaration, ToolCall, ToolCallStatus
 from holdfast.services.budgets import limit_of
-from holdfast.services.confirmations import as_requested, expire_or_escalate, remind, withdraw_one, withdraw_raise
+from holdfast.services.confirmation_endings import (
+    as_requested,
+    expire_or_escalate,
+    remind,
+    withdraw_one,
+    withdraw_raise,
+)
 from holdfast.store import audit, budgets, confirmations, outbox, runs, tool_calls
 from holdfast.store.confirmations import Question
 from holdfast.store.engine import Database

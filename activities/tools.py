@@ -32,7 +32,7 @@ from holdfast.domain.messages import OUTCOME_UNKNOWN
 from holdfast.domain.policy import rule_on
 from holdfast.domain.steps import CallRef, ConfirmationRequested, ToolOutcome
 from holdfast.domain.tools import Declaration, Effect, ToolCall, ToolCallStatus
-from holdfast.services.confirmations import as_requested, settle_withdrawn
+from holdfast.services.confirmation_endings import as_requested, settle_withdrawn
 from holdfast.store import audit, confirmations, outbox, runs, tool_calls
 from holdfast.store.confirmations import Question
 from holdfast.store.engine import Database

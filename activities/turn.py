@@ -7,7 +7,7 @@ from activities.catalogue import AgentCatalogue
 from holdfast.domain.ids import new_message_id
 from holdfast.domain.runs import RunStatus
 from holdfast.domain.steps import Ending, Finish, RunRef, Turn, TurnPassed
-from holdfast.services.confirmations import withdraw
+from holdfast.services.confirmation_endings import withdraw
 from holdfast.services.runs import TERMINATED, end_lost
 from holdfast.store import messages, outbox, steps, turns
 from holdfast.store.engine import Database

@@ -1,0 +1,163 @@
+"""What becomes of a confirmation beside a decision, and what each ending does to its call, to the run and on record.
+
+Whoever calls these has locked the run: see `holdfast.services.confirmations` for the order of locks.
+"""
+
+import json
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from holdfast.domain.confirmations import Confirmation, ConfirmationKind, ConfirmationStatus, Decision
+from holdfast.domain.messages import OUTCOME_UNKNOWN
+from holdfast.domain.steps import ConfirmationRequested
+from holdfast.domain.tools import ToolCallStatus
+from holdfast.store import audit, confirmations, tool_calls
+
+
+async def expire_or_escalate(connection: AsyncConnection, tenant_id: str, confirmation: Confirmation) -> bool:
+    """The deadline of a confirmation has passed. True: nobody is asked any more; False: further people are."""
+    if await confirmations.escalate(connection, tenant_id, confirmation):
+        await _record(connection, tenant_id, confirmation, "escalated")
+        return False
+    await expire(connection, tenant_id, confirmation)
+    return True
+
+
+async def expire(connection: AsyncConnection, tenant_id: str, confirmation: Confirmation) -> bool:
+    """Expire a pending confirmation and its call. False: it was decided, or expired, before."""
+    if not await confirmations.expire(connection, tenant_id, confirmation.confirmation_id):
+        return False
+    if confirmation.kind is ConfirmationKind.CALL:
+        await _move(connection, tenant_id, confirmation, ToolCallStatus.EXPIRED, error=_EXPIRED)
+    await go_on(connection, tenant_id, confirmation, ConfirmationStatus.EXPIRED, None)
+    return True
+
+
+async def remind(connection: AsyncConnection, tenant_id: str, confirmation: Confirmation) -> None:
+    """Remind the people who are asked, once."""
+    if await confirmations.remind(connection, tenant_id, confirmation.confirmation_id):
+        await _record(connection, tenant_id, confirmation, "reminded")
+
+
+async def withdraw(connection: AsyncConnection, tenant_id: str, run_id: str) -> None:
+    """Withdraw what a run that ends early leaves: nobody shall approve what can't run any more.
+
+    What was dispatched, and not heard of again, is called unknown.
+    """
+    for confirmation in await confirmations.withdraw_of_run(connection, tenant_id, run_id):
+        await settle_withdrawn(connection, tenant_id, confirmation, _RUN_ENDED)
+    await tool_calls.withdraw(connection, tenant_id, run_id, _RUN_ENDED)
+    for step, tool_call_id, tool in await tool_calls.abandon(connection, tenant_id, run_id, OUTCOME_UNKNOWN):
+        entry = audit.Entry(
+            kind="tool_call",
+            outcome=ToolCallStatus.AMBIGUOUS,
+            run_id=run_id,
+            step=step,
+            subject_id=tool_call_id,
+            tool=tool,
+        )
+        await audit.append(connection, tenant_id, entry)
+
+
+async def withdraw_one(connection: AsyncConnection, tenant_id: str, confirmation_id: str) -> None:
+    """Withdraw one confirmation, since its run's time is up."""
+    for confirmation in await confirmations.withdraw_one(connection, tenant_id, confirmation_id, "run ended"):
+        await settle_withdrawn(connection, tenant_id, confirmation, _RUN_ENDED)
+
+
+async def withdraw_raise(connection: AsyncConnection, tenant_id: str, confirmation: Confirmation) -> None:
+    """Withdraw a question for more budget, since the budget is another than the one it was asked of."""
+    for withdrawn in await confirmations.withdraw_one(
+        connection, tenant_id, confirmation.confirmation_id, "budget changed"
+    ):
+        await go_on(connection, tenant_id, withdrawn, ConfirmationStatus.WITHDRAWN, None)
+
+
+async def settle_withdrawn(connection: AsyncConnection, tenant_id: str, confirmation: Confirmation, error: str) -> None:
+    """Carry a withdrawal over to the tool call, the run, and the record."""
+    if confirmation.kind is ConfirmationKind.CALL:
+        await _move(connection, tenant_id, confirmation, ToolCallStatus.WITHDRAWN, error=error)
+    await go_on(connection, tenant_id, confirmation, ConfirmationStatus.WITHDRAWN, None)
+
+
+_RUN_ENDED = "The run ended before this call could be made. It was not run."
+_EXPIRED = "Nobody confirmed this call in time. It was not run; do not repeat it."
+
+
+async def settle_call(
+    connection: AsyncConnection, tenant_id: str, confirmation: Confirmation, verdict: confirmations.Verdict
+) -> None:
+    """Carry a decision over to the tool call, with what the model is told of it."""
+    match verdict.decision:
+        case Decision.APPROVE | Decision.EDIT:
+            await _move(connection, tenant_id, confirmation, ToolCallStatus.APPROVED)
+        case Decision.RESPOND:
+            result = json.dumps({"answer": verdict.reason, "note": _ANSWERED}, ensure_ascii=False)
+            await _move(connection, tenant_id, confirmation, ToolCallStatus.REJECTED, result=result)
+        case _:
+            error = f"A person rejected this call. Reason: {verdict.reason or 'none given'}. {_NOT_RUN}"
+            await _move(connection, tenant_id, confirmation, ToolCallStatus.REJECTED, error=error)
+
+
+_ANSWERED = "A person answered in the tool's place; the tool was not run."
+_NOT_RUN = "It was not run; do not repeat it."
+
+
+async def _move(
+    connection: AsyncConnection,
+    tenant_id: str,
+    confirmation: Confirmation,
+    to: ToolCallStatus,
+    result: str | None = None,
+    error: str | None = None,
+) -> None:
+    await tool_calls.move(
+        connection,
+        tenant_id,
+        confirmation.call,
+        before=ToolCallStatus.AWAITING_CONFIRMATION,
+        to=to,
+        result=result,
+        error=error,
+    )
+
+
+async def go_on(
+    connection: AsyncConnection,
+    tenant_id: str,
+    confirmation: Confirmation,
+    status: ConfirmationStatus,
+    verdict: confirmations.Verdict | None,
+) -> None:
+    """Let the run go on, unless something else of it waits for a person, and record what became of this."""
+    await confirmations.mark_run_going_on(connection, tenant_id, confirmation.run_id)
+    await _record(connection, tenant_id, confirmation, status, verdict)
+
+
+async def _record(
+    connection: AsyncConnection,
+    tenant_id: str,
+    confirmation: Confirmation,
+    outcome: str,
+    verdict: confirmations.Verdict | None = None,
+) -> None:
+    entry = audit.Entry(
+        kind="confirmation",
+        outcome=outcome,
+        run_id=confirmation.run_id,
+        subject_id=confirmation.confirmation_id,
+        tool=confirmation.tool,
+        person=verdict.decided_by if verdict else None,
+        detail=verdict.decision if verdict else None,
+    )
+    await audit.append(connection, tenant_id, entry)
+
+
+def as_requested(confirmation: Confirmation) -> ConfirmationRequested:
+    """A confirmation as the workflow waits for it."""
+    return ConfirmationRequested(
+        confirmation_id=confirmation.confirmation_id,
+        deadline=confirmation.deadline,
+        remind_at=confirmation.remind_at if confirmation.reminded_at is None else None,
+        then=confirmation.on_deadline,
+    )
