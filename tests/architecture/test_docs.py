@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from holdfast.config.agents_yaml import json_schema
+from holdfast.config.agents_shape import json_schema
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,7 +17,7 @@ def test_the_schema_for_editors_is_the_one_that_is_enforced() -> None:
     schema = json_schema()
 
     assert json.loads(kept.read_text()) == schema, (
-        "docs/agents.schema.json is out of date; write what json_schema() of holdfast/config/agents_yaml.py returns"
+        "docs/agents.schema.json is out of date; write what json_schema() of holdfast/config/agents_shape.py returns"
     )
 
 

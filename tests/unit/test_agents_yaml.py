@@ -10,7 +10,8 @@ import jsonschema
 import pytest
 import yaml
 
-from holdfast.config.agents_yaml import check_aliases, check_tools, json_schema, load_agents, warnings
+from holdfast.config.agents_shape import json_schema
+from holdfast.config.agents_yaml import check_aliases, check_tools, load_agents, warnings
 from holdfast.domain.agents import (
     AgentSpec,
     ConfirmationDefaults,
