@@ -78,7 +78,7 @@ class WorstCases:
 def _deployment(one: dict[str, Any]) -> _Deployment:
     params = one["litellm_params"]
     written = params.get("max_tokens") or params.get("max_completion_tokens") or known_models.max_output_tokens(one)
-    name = str(one["model_info"]["id"])
+    name = str((one.get("model_info") or {}).get("id") or params["model"])
     return _Deployment(name, known_models.dearest_prices(one), int(written or DEFAULT_MAX_OUTPUT_TOKENS))
 
 
