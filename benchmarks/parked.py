@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import desk, processes, slots, tools
 from benchmarks.desk import PEOPLE, Asked, Desk
-from benchmarks.load import PLAIN, Client
+from benchmarks.load import PLAIN, Client, percentile
 from benchmarks.processes import REFUND_CALL, Meter, System, WorkerProcess
 from benchmarks.slots import Slots
 
@@ -135,6 +135,7 @@ async def _approve_all(people: Desk, runs: int) -> tuple[float, float]:
 
 
 async def _park(system: System, people: Desk, plan: Plan, runs: int) -> Parked:
+    print(f"parking {runs}", flush=True)
     await asyncio.sleep(_SETTLE_S)
     before = _resident_kb(system)
     meter = Meter(system.pids)
@@ -170,6 +171,7 @@ async def _decide_alone(people: Desk, samples: int) -> list[float]:
         await asyncio.sleep(_REST_S)
         latencies += await _since_answers(people, await people.approve(await people.oldest(1)))
         await people.until_all_completed()
+    _say_spread(latencies)
     return latencies
 
 
@@ -184,8 +186,13 @@ async def _decide_steadily(people: Desk, plan: Plan) -> list[float]:
             deciding.append(deciders.create_task(people.approve([asked])))
     answered = {call: moment for one in deciding for call, moment in one.result().items()}
     latencies = await _since_answers(people, answered)
+    _say_spread(latencies)
     await people.until_all_completed()
     return latencies
+
+
+def _say_spread(latencies: list[float]) -> None:
+    print(f"tools started after {percentile(latencies, 50):.0f} ms (p50), {percentile(latencies, 95):.0f} ms (p95)")
 
 
 async def _since_answers(people: Desk, answered: dict[str, float]) -> list[float]:
@@ -205,6 +212,8 @@ async def _kill(report: Report, system: System, people: Desk, folder: Path) -> N
             worker.kill()
             asked = await people.oldest(plan.around_a_kill * 2)
             await _decide_around(report, worker, people, asked[::2], asked[1::2])
+        _say_spread(report.decided_dead)
+        _say_spread(report.decided_ready)
         await _approve_all(people, plan.parked[0])
     finally:
         worker.kill()
