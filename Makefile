@@ -24,7 +24,7 @@ format: .venv/.test  ## Mend what ruff can mend by itself
 types: .venv/.test  ## mypy --strict
 	@$(BIN)/mypy --no-error-summary
 
-bench: .venv/.test  ## Measure speed, CPU, history and memory beside a floor without durability (options: ARGS=--quick)
+bench: .venv/.test  ## Measure speed, CPU, history and memory beside a floor without durability, and parked runs (options: ARGS=--quick)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: .venv/.test  ## Kill everything, again and again, and count what came of it (options: ARGS="--seed 7")

@@ -1,8 +1,9 @@
 """`python -m benchmarks`: what a durable message costs, beside a floor where nothing is durable.
 
 Real PostgreSQL and the real Temporal server, one worker and one API, started as `holdfast dev` starts them, in a
-temporary folder and on free ports; a scripted provider takes 200 ms for each model call. It fails when something is
-wrong (a message without its one reply), never because something is slow.
+temporary folder and on free ports; a scripted provider takes 200 ms for each model call. Then, in systems of their own,
+what it takes to wait for people. It fails when something is wrong (a message without its one reply), never because
+something is slow.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import measure, report
+from benchmarks import measure, parked, report
 from benchmarks.load import WrongResult
 from holdfast.domain.errors import HoldfastError
 
@@ -22,8 +23,9 @@ def main() -> int:
     """Measure and print; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n\n")[2])
     parser.add_argument(
-        "--quick", action="store_true", help="fewer messages: about a minute and a half instead of nine"
+        "--quick", action="store_true", help="fewer messages and parked runs: some six minutes instead of half an hour"
     )
+    parser.add_argument("--parked", action="store_true", help="measure parked confirmations only")
     parser.add_argument("--messages", type=int, metavar="N", help="measure memory after this many messages")
     parser.add_argument("--profile", type=Path, metavar="FOLDER", help="write flame graphs there (needs py-spy)")
     options = parser.parse_args()
@@ -32,7 +34,7 @@ def main() -> int:
     if plan.profile is not None:
         plan.profile.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="holdfast-bench-"))
-    code = _run(folder, plan)
+    code = _run(folder, None if options.parked else plan, parked.QUICK if options.quick else parked.FULL)
     if code:
         print(f"the logs are in {folder}", file=sys.stderr)
     else:
@@ -40,10 +42,12 @@ def main() -> int:
     return code
 
 
-def _run(folder: Path, plan: measure.Plan) -> int:
+def _run(folder: Path, plan: measure.Plan | None, plan_of_parked: parked.Plan) -> int:
     code = 0
     try:
-        report.show(asyncio.run(measure.measure(folder, plan)))
+        if plan is not None:
+            report.show(asyncio.run(measure.measure(folder, plan)))
+        report.show_parked(asyncio.run(parked.measure(folder / "parked", plan_of_parked)))
     except* (HoldfastError, WrongResult) as failed:
         for error in failed.exceptions:
             print(f"failed: {error}", file=sys.stderr)

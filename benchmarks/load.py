@@ -53,6 +53,7 @@ class Kind:
 
 PLAIN = Kind("without tools", "plain", model_calls=1, tool_calls=0)
 LOOKUP = Kind("one tool", "lookup", model_calls=2, tool_calls=1)
+REFUND = Kind("one tool that a person confirms", "refund", model_calls=2, tool_calls=1)
 KINDS = (PLAIN, LOOKUP)
 
 
@@ -68,8 +69,13 @@ class Result:
         return len(self.latencies_ms) / self.seconds
 
     def percentile(self, percent: int) -> float:
-        ordered = sorted(self.latencies_ms)
-        return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+        return percentile(self.latencies_ms, percent)
+
+
+def percentile(values: list[float], percent: int) -> float:
+    """The value that so many percent of them don't exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
 
 class Client:
@@ -92,7 +98,7 @@ class Client:
 
     async def converse(self, kind: Kind, messages: int) -> list[dict[str, Any]]:
         """Send messages to one conversation, one after another; answers with their runs."""
-        connection = _Connection(self._system)
+        connection = Connection(self._system)
         runs: list[dict[str, Any]] = []
         for _ in range(messages):
             conversation = {"conversation_id": runs[0]["conversation_id"]} if runs else {}
@@ -101,14 +107,14 @@ class Client:
         return runs
 
     async def _send_each(self, waiting: Iterator[Kind], latencies: list[float]) -> None:
-        connection = _Connection(self._system)
+        connection = Connection(self._system)
         for kind in waiting:
             sent = time.perf_counter()
             await self._send(connection, kind, {})
             latencies.append((time.perf_counter() - sent) * 1000)
         connection.close()
 
-    async def _send(self, connection: "_Connection", kind: Kind, conversation: dict[str, str]) -> dict[str, Any]:
+    async def _send(self, connection: "Connection", kind: Kind, conversation: dict[str, str]) -> dict[str, Any]:
         body = json.dumps({"agent": kind.agent, "text": TEXT, **conversation}).encode()
         key = str(uuid4())
         while True:
@@ -184,7 +190,7 @@ def _check(kind: Kind, run: dict[str, Any]) -> None:
 
 
 @dataclass
-class _Connection:
+class Connection:
     """One kept-alive HTTP/1.1 connection to an API that answers with `content-length`."""
 
     system: System

@@ -22,13 +22,21 @@ from holdfast.dev.ports import free_port, is_listening
 from holdfast.dev.postgres import Postgres
 from holdfast.dev.process import Child
 from holdfast.dev.stack import DevStack, Options
+from holdfast.domain.errors import Unavailable
 
 MODEL_LATENCY_MS = 200
 
 AGENTS = Path(__file__).with_name("agents.yaml")
 
+#: What the provider asks for, as its command line takes it.
+LOOKUP_CALL = f'{tools.lookup.__name__}={{"key": "1042"}}'
+REFUND_CALL = f'{tools.refund.__name__}={{"order_id": 1042}}'
+
 #: Named in models.yaml.
 _PROVIDER_VARIABLE = "BENCHMARK_PROVIDER_URL"
+
+_HEALTH_PORT_VARIABLE = "HOLDFAST_WORKER_HEALTH_PORT"
+_START_TIMEOUT_S = 90
 
 #: The parts of the system, each with the words of its command line by which it is told from the others.
 _PARTS = {"worker": "-m worker", "API": "-m api", "Temporal": "server start-dev", "PostgreSQL": "postgres -D"}
@@ -51,15 +59,20 @@ class System:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[System]:
-    """PostgreSQL, Temporal, one worker and one API run while the block does, with the scripted provider beside them."""
+async def running(
+    folder: Path, asks_for: str = LOOKUP_CALL, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[System]:
+    """PostgreSQL, Temporal, one worker and one API run while the block does, with the scripted provider beside them.
+
+    `asks_for`: the tool call that the provider asks for first. `settings`: variables of worker and API.
+    """
     # Measured as installed: without bytecode the sandbox would compile the workflow's modules anew for every run.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     port = free_port()
-    provider = _start_provider(port, folder / "provider.log")
+    provider = _start_provider(port, asks_for, folder / "provider.log")
     try:
         await provider.wait_until(lambda: is_listening(port), timeout_s=30)
-        os.environ[_PROVIDER_VARIABLE] = f"http://127.0.0.1:{port}/v1"
+        os.environ.update({_PROVIDER_VARIABLE: f"http://127.0.0.1:{port}/v1", **(settings or {})})
         data = folder / "state"
         options = Options(
             data=data,
@@ -82,15 +95,52 @@ async def running(folder: Path) -> AsyncIterator[System]:
         provider.stop(timeout_s=5)
 
 
-def _start_provider(port: int, log: Path) -> Child:
+def _start_provider(port: int, asks_for: str, log: Path) -> Child:
     command = [sys.executable, "-m", "holdfast.testing.provider", "--port", str(port)]
-    first_call = f'{tools.lookup.__name__}={{"key": "1042"}}'
-    return Child("provider", [*command, "--latency-ms", str(MODEL_LATENCY_MS), "--tool", first_call], log=log, env={})
+    return Child("provider", [*command, "--latency-ms", str(MODEL_LATENCY_MS), "--tool", asks_for], log=log, env={})
 
 
 def _find_parts() -> dict[str, int]:
     commands = {child.pid: " ".join(child.cmdline()) for child in psutil.Process().children()}
     return {part: next(pid for pid, command in commands.items() if words in command) for part, words in _PARTS.items()}
+
+
+class WorkerProcess:
+    """The worker of a running system, to be killed and started again: the same command, environment and folder."""
+
+    def __init__(self, pid: int, log: Path) -> None:
+        self._process = psutil.Process(pid)
+        self._command = self._process.cmdline()
+        self._environment = self._process.environ()
+        self._folder = Path(self._process.cwd())
+        self._log = log
+
+    def kill(self) -> None:
+        """kill -9; killed before, it does nothing."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._process.kill()
+            self._process.wait()
+
+    async def start(self) -> float:
+        """Start it again; answers with the moment when /readyz first said so, to 10 ms."""
+        child = Child("worker", self._command, log=self._log, env=self._environment, cwd=self._folder)
+        self._process = psutil.Process(child.pid)
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not await self._is_ready():
+            if child.exit_code() is not None or time.monotonic() > deadline:
+                raise Unavailable(f"the worker did not start again: {child.last_words()}")
+            await asyncio.sleep(0.01)
+        return time.time()
+
+    async def _is_ready(self) -> bool:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._environment[_HEALTH_PORT_VARIABLE])
+        except OSError:
+            return False
+        writer.write(b"GET /readyz HTTP/1.0\r\n\r\n")
+        status_line = await reader.readline()
+        writer.close()
+        return b" 200 " in status_line
 
 
 def cpu_seconds(pid: int) -> float:

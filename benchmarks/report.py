@@ -5,7 +5,9 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.load import KINDS, LOOKUP, PLAIN, Kind
+from benchmarks import parked
+from benchmarks.desk import PEOPLE
+from benchmarks.load import KINDS, LOOKUP, PLAIN, Kind, percentile
 from benchmarks.measure import COMPARED_AT, CONVERSATION, Measured, Memory, Report
 
 _PARTS = ("worker", "API", "Temporal", "PostgreSQL")
@@ -14,6 +16,10 @@ _FLOOR_PARTS = ("floor", "PostgreSQL")
 #: Memory counts as level when the second half of the messages adds less than this, in MB.
 _LEVEL_MB = 10
 _ENOUGH_TO_COMPARE = 4
+
+#: What the figures of parked runs are.
+_SLOTS = "slots and cache as the worker's own heartbeat says while they wait (the SDK sends one a minute)"
+_DECISIONS = "From a decision's HTTP answer to its tool's start, as the tool notes it"
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,46 @@ def show(report: Report) -> None:
     _table("Temporal's history of a message", _history_header(), list(_history_rows(report)))
     _table("Resident memory, MB", ["after messages", "API", "worker"], [_memory_row(at) for at in report.memory])
     _table("Targets", ["", "target", "measured", ""], [_target_row(target) for target in targets(report)])
+
+
+def show_parked(report: parked.Report) -> None:
+    """Print what it takes to wait for people."""
+    print(f"\nParked confirmations: {_SLOTS};")
+    print(f"approved by {PEOPLE} people at a time, a request each; {_others_of_parked(report)}")
+    _table("Runs that wait for a confirmation", _parked_header(), [_parked_row(at) for at in report.parked])
+    _table(_DECISIONS, ["", "decisions", "p50 ms", "p95 ms"], list(_decision_rows(report)))
+
+
+def _others_of_parked(report: parked.Report) -> str:
+    shares = [at.others for at in report.parked]
+    return f"other programs took {min(shares):.0%} to {max(shares):.0%} of the machine meanwhile"
+
+
+def _parked_header() -> list[str]:
+    memory = ["kB each, worker", "kB each, Temporal"]
+    held = ["workflow slots", "activity slots", "local activity slots", "cached runs"]
+    return ["runs", "parked in s", *memory, *held, "approved in s", "completed in s"]
+
+
+def _parked_row(at: parked.Parked) -> list[str]:
+    slots = at.slots
+    held = [slots.workflow_tasks, slots.activities, slots.local_activities, slots.cached_runs]
+    times = [f"{seconds:.1f}" for seconds in (at.approved_s, at.completed_s)]
+    memory = [f"{kilobytes:.0f}" for kilobytes in (at.worker_kb, at.temporal_kb)]
+    return [str(at.runs), f"{at.parked_s:.1f}", *memory, *(str(number) for number in held), *times]
+
+
+def _decision_rows(report: parked.Report) -> Iterator[list[str]]:
+    yield _decision_row("one run parked", report.alone)
+    for at in report.parked:
+        yield _decision_row(f"{at.runs} runs parked, {report.plan.a_second:g} decisions a second", at.steady)
+    killed = f"kill -9 of the worker, {report.plan.parked[0]} runs parked"
+    yield _decision_row(f"{killed}; decided while it is dead, counted from its being ready again", report.decided_dead)
+    yield _decision_row(f"{killed}; decided as soon as it is ready again", report.decided_ready)
+
+
+def _decision_row(name: str, latencies: list[float]) -> list[str]:
+    return [name, str(len(latencies)), *(f"{percentile(latencies, percent):.0f}" for percent in (50, 95))]
 
 
 def targets(report: Report) -> list[Target]:
