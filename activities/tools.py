@@ -331,7 +331,7 @@ def _was_run(call: ToolCall) -> str:
 
 
 async def _deny(connection: AsyncConnection, reference: CallRef, call: ToolCall, error: str) -> ToolOutcome:
-    denied = ToolCallStatus.DENIED
+    denied = ToolCallStatus.AMBIGUOUS if call.attempts else ToolCallStatus.DENIED
     await tool_calls.move(
         connection,
         reference.tenant_id,

@@ -51,6 +51,7 @@ class RunToStart:
 class Run:
     """A run as it is stored. `position` is its place in the conversation, from 1, in order of arrival.
 
+    `requested_by`: who wrote the message, as its sender says; `sent_by`: whose key it came with.
     `merged_into`: the run that answers a merged one's message. `cancelled_by`: who asked for it to be stopped.
     """
 
@@ -65,6 +66,7 @@ class Run:
     degraded: bool
     error: str | None
     requested_by: str
+    sent_by: str
     merged_into: str | None
     cancelled_by: str | None
     created_at: datetime

@@ -47,7 +47,10 @@ TRANSITIONS: dict[ToolCallStatus, frozenset[ToolCallStatus]] = {
     ToolCallStatus.AWAITING_CONFIRMATION: frozenset(
         {ToolCallStatus.APPROVED, ToolCallStatus.REJECTED, ToolCallStatus.EXPIRED, ToolCallStatus.WITHDRAWN}
     ),
-    ToolCallStatus.APPROVED: frozenset({ToolCallStatus.DISPATCHED, ToolCallStatus.DENIED, ToolCallStatus.WITHDRAWN}),
+    # To `ambiguous`: it was to run again, on a person's word, and can't; what it did before is unknown as ever.
+    ToolCallStatus.APPROVED: frozenset(
+        {ToolCallStatus.DISPATCHED, ToolCallStatus.DENIED, ToolCallStatus.WITHDRAWN, ToolCallStatus.AMBIGUOUS}
+    ),
     ToolCallStatus.DISPATCHED: frozenset({ToolCallStatus.SUCCEEDED, ToolCallStatus.FAILED, ToolCallStatus.AMBIGUOUS}),
     ToolCallStatus.SUCCEEDED: frozenset(),
     ToolCallStatus.FAILED: frozenset(),

@@ -47,14 +47,14 @@ async def withdraw(connection: AsyncConnection, tenant_id: str, run_id: str) -> 
     for confirmation in await confirmations.withdraw_of_run(connection, tenant_id, run_id):
         await settle_withdrawn(connection, tenant_id, confirmation, _RUN_ENDED)
     await tool_calls.withdraw(connection, tenant_id, run_id, _RUN_ENDED)
-    for step, tool_call_id, tool in await tool_calls.abandon(connection, tenant_id, run_id, OUTCOME_UNKNOWN):
+    for left in await tool_calls.abandon(connection, tenant_id, run_id, OUTCOME_UNKNOWN):
         entry = audit.Entry(
             kind="tool_call",
-            outcome=ToolCallStatus.AMBIGUOUS,
+            outcome=left.status,
             run_id=run_id,
-            step=step,
-            subject_id=tool_call_id,
-            tool=tool,
+            step=left.step,
+            subject_id=left.tool_call_id,
+            tool=left.tool,
         )
         await audit.append(connection, tenant_id, entry)
 

@@ -164,7 +164,17 @@ async def decide_in(
     raise Conflict(what_stands(confirmation))
 
 
-def check_right(caller: Caller, confirmation: Confirmation) -> None:
+@dataclass(frozen=True)
+class Asking:
+    """Who may decide, where no confirmation says it: see `Confirmation`."""
+
+    approvers: tuple[str, ...]
+    four_eyes: bool
+    requested_by: str
+    sent_by: str
+
+
+def check_right(caller: Caller, confirmation: Confirmation | Asking) -> None:
     """Check that a person may decide.
 
     Raises:

@@ -68,6 +68,9 @@ class Relay:
                     continue
             except (HoldfastError, SQLAlchemyError) as error:
                 log.warning("the relay can't work now, trying again: %s", type(error).__name__)
+            except Exception:
+                # Whatever nobody foresaw in one look must not end all looks to come.
+                log.exception("the relay met an error that nobody foresaw, trying again")
             await asyncio.sleep(_REST_S)
 
     async def _say(self, word: Word) -> bool:

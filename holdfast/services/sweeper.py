@@ -83,4 +83,7 @@ class Sweeper:
                 await self.sweep()
             except (HoldfastError, SQLAlchemyError) as error:
                 log.warning("the sweeper can't work now, trying again: %s", type(error).__name__)
+            except Exception:
+                # Whatever nobody foresaw in one look must not end all looks to come.
+                log.exception("the sweeper met an error that nobody foresaw, trying again")
             await asyncio.sleep(_REST_S)

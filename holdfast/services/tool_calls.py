@@ -8,11 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.confirmations import Confirmation, ConfirmationStatus, Resolution
 from holdfast.domain.errors import Conflict, InvalidInput, NotFound
+from holdfast.domain.policy import rule_on
 from holdfast.domain.storable import is_storable
-from holdfast.domain.tools import ToolCall, ToolCallStatus
-from holdfast.services.confirmations import check_right, wake
+from holdfast.domain.tools import Declaration, ToolCall, ToolCallStatus
+from holdfast.services.confirmations import Asking, check_right, wake
 from holdfast.services.keys import Caller
-from holdfast.store import audit, confirmations, outbox, runs, tool_calls
+from holdfast.store import agents, audit, confirmations, outbox, runs, tool_calls
 from holdfast.store.engine import Database
 from holdfast.temporal.client import MessageWorkflows
 
@@ -77,10 +78,9 @@ class ToolCalls:
             call = await _find(connection, tenant_id, tool_call_id)
             await runs.lock(connection, tenant_id, call.run_id)
             asked = await confirmations.outcome_asked(connection, tenant_id, tool_call_id)
-            if asked is not None:
-                check_right(caller, asked)
-                if _is_repeat(asked, caller, resolved):
-                    return call
+            await _check_right(connection, caller, call, asked)
+            if asked is not None and _is_repeat(asked, caller, call, resolved):
+                return call
             workflow = await _decide(connection, caller, call, asked, resolved)
             call = await _find(connection, tenant_id, tool_call_id)
         if workflow is not None and asked is not None:
@@ -143,8 +143,25 @@ def _error(resolved: Resolved) -> str | None:
     return "A person found that this call did not take effect."
 
 
-def _is_repeat(asked: Confirmation, caller: Caller, resolved: Resolved) -> bool:
-    return (asked.decision, asked.decided_by, asked.reason) == (resolved.resolution, caller.person, resolved.evidence)
+async def _check_right(connection: AsyncConnection, caller: Caller, call: ToolCall, asked: Confirmation | None) -> None:
+    """Check that a person may settle a call: as they were asked, or as its agent's policy would ask them.
+
+    Nobody is asked of a call that was cut off with its run.
+    """
+    if asked is not None:
+        return check_right(caller, asked)
+    run = await runs.get(connection, caller.tenant_id, call.run_id)
+    agent = await agents.load(connection, caller.tenant_id, run.agent, run.agent_version)
+    asking = rule_on(agent, call.tool, Declaration(), call.arguments or {}).asking
+    return check_right(
+        caller, Asking(asking.approvers, four_eyes=asking.four_eyes, requested_by=run.requested_by, sent_by=run.sent_by)
+    )
+
+
+def _is_repeat(asked: Confirmation, caller: Caller, call: ToolCall, resolved: Resolved) -> bool:
+    said = (asked.decision, asked.decided_by, asked.reason)
+    is_same_result = resolved.resolution is not Resolution.COMMITTED or call.result == _result(resolved)
+    return said == (resolved.resolution, caller.person, resolved.evidence) and is_same_result
 
 
 async def _find(connection: AsyncConnection, tenant_id: str, tool_call_id: str) -> ToolCall:

@@ -90,8 +90,8 @@ RETURNING confirmation_id
 # Further people are asked, for so long after the first deadline; what happens then is what the escalation says.
 _ESCALATE = text("""
 UPDATE confirmations
-SET escalated_at = clock_timestamp(), deadline = deadline + :longer, on_deadline = :on_deadline,
-    approvers = approvers || CAST(:further AS text[])
+SET escalated_at = clock_timestamp(), deadline = greatest(deadline, clock_timestamp()) + :longer,
+    on_deadline = :on_deadline, approvers = approvers || CAST(:further AS text[])
 WHERE tenant_id = :tenant_id AND confirmation_id = :confirmation_id AND status = 'pending'
   AND on_deadline = 'escalate'
 RETURNING confirmation_id

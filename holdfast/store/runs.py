@@ -131,6 +131,7 @@ def run_from_row(row: Any) -> Run:
         degraded=row.degraded,
         error=row.error,
         requested_by=row.requested_by,
+        sent_by=row.sent_by,
         merged_into=row.merged_into,
         cancelled_by=row.cancelled_by,
         created_at=row.created_at,

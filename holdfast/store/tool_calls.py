@@ -73,9 +73,11 @@ WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id
 """)
 
 _ABANDON = text("""
-UPDATE tool_calls SET status = 'ambiguous', error = :error, settled_at = clock_timestamp()
-WHERE tenant_id = :tenant_id AND run_id = :run_id AND status = 'dispatched'
-RETURNING step, tool_call_id, tool
+UPDATE tool_calls
+SET status = CASE WHEN effect = 'read' AND status = 'dispatched' THEN 'failed' ELSE 'ambiguous' END,
+    error = :error, settled_at = clock_timestamp()
+WHERE tenant_id = :tenant_id AND run_id = :run_id AND (status = 'dispatched' OR status = 'approved' AND attempts > 0)
+RETURNING step, tool_call_id, tool, status
 """)
 
 _COUNT_DISPATCHABLE = text("""
@@ -90,7 +92,8 @@ WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND status = :befo
 
 _WITHDRAW = text("""
 UPDATE tool_calls SET status = 'withdrawn', error = :error
-WHERE tenant_id = :tenant_id AND run_id = :run_id AND status IN ('proposed', 'awaiting_confirmation', 'approved')
+WHERE tenant_id = :tenant_id AND run_id = :run_id AND attempts = 0
+  AND status IN ('proposed', 'awaiting_confirmation', 'approved')
 """)
 
 
@@ -210,10 +213,20 @@ async def dispatched_for(connection: AsyncConnection, tenant_id: str, tool_call_
     return timedelta(seconds=float(await connection.scalar(_WAITED, of_call) or 0))
 
 
-async def abandon(connection: AsyncConnection, tenant_id: str, run_id: str, error: str) -> list[tuple[int, str, str]]:
-    """Call the outcome of what is still dispatched in a run unknown; answers with step, id and tool of each."""
+@dataclass(frozen=True)
+class Abandoned:
+    """A call that its run left behind: ambiguous, or failed if it only read."""
+
+    step: int
+    tool_call_id: str
+    tool: str
+    status: ToolCallStatus
+
+
+async def abandon(connection: AsyncConnection, tenant_id: str, run_id: str, error: str) -> list[Abandoned]:
+    """Call the outcome of what was handed out in a run, and not heard of again, unknown; answers with each."""
     rows = await connection.execute(_ABANDON, {"tenant_id": tenant_id, "run_id": run_id, "error": error})
-    return [(row.step, row.tool_call_id, row.tool) for row in rows]
+    return [Abandoned(row.step, row.tool_call_id, row.tool, ToolCallStatus(row.status)) for row in rows]
 
 
 async def count(connection: AsyncConnection, tenant_id: str, run_id: str) -> int:

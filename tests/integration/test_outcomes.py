@@ -1,6 +1,8 @@
 """A call whose outcome is unknown: a person says what became of it, or nobody does, and it is never guessed."""
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,6 +12,7 @@ from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Text, ToolCalls
 from tests.agents.tools import effects
 from tests.harness.caller import Caller, Json
+from tests.harness.conditions import until
 from tests.harness.stage import Stage
 
 
@@ -120,6 +123,48 @@ async def test_what_makes_no_sense_is_refused(ada: Caller, stage: Stage, provide
     await resolve(ada, asked, "failed")
     await ada.ended(run["id"])
     assert (await resolve(ada, asked, "committed")).status_code == 409
+
+
+async def test_what_cant_be_run_again_is_unknown_as_before(
+    ada: Caller, stage: Stage, provider: ScriptedProvider
+) -> None:
+    """Its arguments are changed after a person had it run again: it does not run, and nobody says that it did not."""
+    run, asked = await unknown(ada, provider)
+    changed = "UPDATE tool_calls SET arguments = $2 WHERE tool_call_id = $1 RETURNING 1"
+    await stage.rows(changed, asked["tool_call_id"], json.dumps({"marker": "another"}))
+    assert (await resolve(ada, asked, "run_again")).status_code == 200
+    run = await ada.ended(run["id"])
+
+    assert run["tool_calls"][0]["status"] == "ambiguous"
+    assert "outcome is unknown" in provider.requests[-1].last_text
+    assert (ran(ada), effects("hang_sending", "another")) == (1, [])
+
+
+async def test_a_call_that_was_cut_off_is_settled_by_who_would_have_been_asked(
+    ada: Caller, stage: Stage, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    """Nobody is asked of a cancelled run's call; its agent's policy says all the same who may settle it."""
+    boss = await stage.caller(ada.tenant_id, "boss", ["billing"])
+    release = tmp_path / "release"
+    provider.script(ToolCalls([("send_slowly", {"marker": str(release)})]))
+    sent = (await ada.send("send", agent="guarded")).json()
+    await until(lambda: len(effects("send_slowly", str(release))) == 1)
+    await ada.http.post(f"/v1/runs/{sent['run_id']}/cancel")
+    run = await ada.ended(sent["run_id"])
+    release.touch()
+    left = {"tool_call_id": run["tool_calls"][0]["id"]}
+
+    assert run["tool_calls"][0]["status"] == "ambiguous"
+    assert (await resolve(ada, left, "committed")).status_code == 403
+    assert (await resolve(boss, left, "run_again")).status_code == 409
+    assert (await resolve(boss, left, "committed")).status_code == 200
+
+
+async def test_another_result_is_another_word(ada: Caller, provider: ScriptedProvider) -> None:
+    run, asked = await unknown(ada, provider)
+    assert (await resolve(ada, asked, "committed", result={"receipt": 7})).status_code == 200
+    assert (await resolve(ada, asked, "committed", result={"receipt": 8})).status_code == 409
+    await ada.ended(run["id"])
 
 
 async def _next_question(caller: Caller, run: Json, before: Json) -> Json:

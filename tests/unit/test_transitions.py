@@ -115,7 +115,8 @@ def test_only_a_call_that_was_dispatched_can_have_had_an_effect() -> None:
     }
     assert leading == {
         ToolCallStatus.SUCCEEDED: {ToolCallStatus.DISPATCHED, ToolCallStatus.AMBIGUOUS},
-        ToolCallStatus.AMBIGUOUS: {ToolCallStatus.DISPATCHED},
+        # An approved call which was dispatched before, and that a person wanted run again.
+        ToolCallStatus.AMBIGUOUS: {ToolCallStatus.DISPATCHED, ToolCallStatus.APPROVED},
     }
 
 

@@ -39,7 +39,7 @@ _FOLLOWING = {
         "": ["proposed", "approved", "denied", "failed"],
         "proposed": ["awaiting_confirmation", "withdrawn"],
         "awaiting_confirmation": ["approved", "rejected", "expired", "withdrawn"],
-        "approved": ["dispatched", "denied", "withdrawn"],
+        "approved": ["dispatched", "denied", "withdrawn", "ambiguous"],
         "dispatched": ["succeeded", "failed", "ambiguous"],
         "ambiguous": ["succeeded", "failed", "approved"]
     }""",
