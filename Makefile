@@ -10,7 +10,7 @@ run: .venv/.run  ## Run it all on this machine: holdfast dev (options: make run 
 	@$(BIN)/holdfast dev $(ARGS)
 
 test: lint types  ## Everything CI runs: lint, types, then the tests on real servers (options: make test ARGS="-k refund")
-	@$(BIN)/pytest -n auto $(ARGS)
+	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
 lint: .venv/.test  ## Style, format and the import order
 	@$(BIN)/ruff check --quiet .

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast.domain.errors import HoldfastError
+from holdfast.domain.runs import OPEN
 from holdfast.services.runs import TERMINATED, end_lost
 from holdfast.store import runs
 from holdfast.store.engine import Database
@@ -63,8 +64,11 @@ class Sweeper:
     async def _end(self, workflow: EndedWorkflow) -> bool:
         async with self._database.tenant(workflow.tenant_id) as connection:
             run = await runs.by_message(connection, workflow.tenant_id, workflow.message_id)
-            if run is None:
-                return False
+        # Looked at outside of a transaction, which is not to wait for Temporal. One that was reset has ended, and goes
+        # on under the same id.
+        if run is None or run.status not in OPEN or await self._workflows.is_open(workflow.workflow_id):
+            return False
+        async with self._database.tenant(workflow.tenant_id) as connection:
             return await end_lost(connection, workflow.tenant_id, run.run_id, TERMINATED)
 
     async def _tell_stuck(self) -> None:

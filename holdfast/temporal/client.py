@@ -146,6 +146,7 @@ class MessageWorkflows:
 class EndedWorkflow:
     """A message workflow that ended, by what its id names."""
 
+    workflow_id: str
     tenant_id: str
     message_id: str
 
@@ -153,7 +154,7 @@ class EndedWorkflow:
     def of(cls, workflow: str) -> "EndedWorkflow | None":
         """None: the id is none of ours."""
         parts = workflow.split(":")
-        return cls(parts[0], parts[2]) if len(parts) == 3 else None
+        return cls(workflow, parts[0], parts[2]) if len(parts) == 3 else None
 
 
 class _Unknown(Unavailable):

@@ -14,6 +14,7 @@ import httpx
 from holdfast.domain.addresses import Address
 from holdfast.domain.agents import HttpAccess
 from holdfast.domain.hosts import DEFAULT_PORTS, read_host
+from holdfast.tools.run import NothingHappened
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -48,7 +49,7 @@ class RequestRefused(Exception):
     """The request is not allowed, and was not sent."""
 
 
-class RequestFailed(Exception):
+class RequestFailed(NothingHappened):
     """The request had no effect that is known of: it was not sent, or it was one that only reads."""
 
 

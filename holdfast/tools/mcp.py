@@ -24,6 +24,7 @@ from holdfast.domain.mcp import Definition, McpServer, Pin, PinState, pin_state,
 from holdfast.domain.tools import Declaration, Effect, Idempotency
 from holdfast.tools.mcp_session import Refused, ServerSession
 from holdfast.tools.registry import ArgumentsRefused, Tool, ToolRegistry
+from holdfast.tools.run import NothingHappened
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +32,11 @@ log = logging.getLogger(__name__)
 START_WAIT_S = 10.0
 
 
-class McpToolError(Exception):
+class McpToolError(NothingHappened):
     """The server says that the tool failed; the text is what it says."""
 
 
-class ToolDisabled(Exception):
+class ToolDisabled(NothingHappened):
     """The tool is not, or no longer, what was accepted. It was not run."""
 
 

@@ -40,7 +40,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from holdfast.domain.mcp import McpServer, without_secrets
 from holdfast.tools.mcp_transport import Fate, noting, transport, watched
-from holdfast.tools.run import OutcomeUnknown
+from holdfast.tools.run import NothingHappened, OutcomeUnknown
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +74,11 @@ _CLIENT = Implementation(name="holdfast", version="0")
 _ANSWER: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToolResult | InputRequiredResult)
 
 
-class Unreachable(Exception):
+class Unreachable(NothingHappened):
     """There is no connection to the server, and none can be opened. Nothing was sent."""
 
 
-class Refused(Exception):
+class Refused(NothingHappened):
     """The server did not take the call, or says that it failed. The text is for the model."""
 
 

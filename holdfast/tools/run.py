@@ -30,6 +30,10 @@ class OutcomeUnknown(Exception):
     """Raised by a tool that can't say whether its effect happened."""
 
 
+class NothingHappened(Exception):
+    """Raised by a tool that knows that it had no effect, whatever the cause: also when a connection was lost."""
+
+
 @dataclass(frozen=True)
 class Returned:
     """The tool returned: `result` is JSON text, cut to `MAX_STORED_CHARACTERS` with a note where it was longer."""
@@ -160,7 +164,7 @@ def _failed(error: BaseException) -> Raised | Unknown:
     if isinstance(error, OutcomeUnknown):
         return Unknown(storable(_text(error), MAX_ERROR_CHARACTERS))
     said = storable(f"{type(error).__name__}: {_text(error)}", MAX_ERROR_CHARACTERS)
-    return Unknown(said) if is_in_doubt(error) else Raised(said)
+    return Raised(said) if isinstance(error, NothingHappened) or not is_in_doubt(error) else Unknown(said)
 
 
 def _text(error: BaseException) -> str:

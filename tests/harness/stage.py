@@ -78,6 +78,11 @@ class Stage:
 
     async def reset_to_the_beginning(self, workflow: str) -> None:
         """Have a workflow run again from its first task on, as an operator can, and wait for its end."""
+        await self.reset(workflow)
+        await self.temporal.get_workflow_handle(workflow).result()
+
+    async def reset(self, workflow: str) -> None:
+        """Have a workflow run again from its first task on, as an operator can."""
         first = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
         handle = self.temporal.get_workflow_handle(workflow)
         history = await handle.fetch_history()
@@ -89,7 +94,6 @@ class Stage:
             request_id=workflow,
         )
         await self.temporal.workflow_service.reset_workflow_execution(request)
-        await handle.result()
 
     async def _terminate_open_runs(self, tenant_id: str) -> None:
         # One that went on would take the next test's scripted replies.

@@ -50,6 +50,24 @@ async def test_what_goes_on_or_has_ended_by_itself_is_left_alone(
     assert (await ada.get(f"/v1/runs/{waiting['id']}"))["status"] == "requires_confirmation"
 
 
+async def test_a_workflow_that_was_reset_goes_on(
+    ada: Caller, stage: Stage, provider: ScriptedProvider, sweeper: Sweeper
+) -> None:
+    """To reset a workflow is to terminate it, and to begin it again under the same id."""
+    provider.script(ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 1})]))
+    run = await ada.ask("pay")
+    await stage.reset(f"{ada.tenant_id}:support:{run['message_id']}")
+    workflows = MessageWorkflows(stage.temporal, stage.task_queue)
+
+    async def is_seen() -> bool:
+        return any(one.message_id == run["message_id"] for one in await workflows.ended_from_outside(None))
+
+    await until(is_seen)
+    await sweeper.sweep()
+    await ada.decide(await ada.only_pending(await ada.get(f"/v1/runs/{run['id']}")))
+    assert (await ada.ended(run["id"]))["tool_calls"][0]["status"] == "succeeded"
+
+
 async def test_a_workflow_that_is_stuck_is_told_once(
     stage: Stage, sweeper: Sweeper, caplog: pytest.LogCaptureFixture
 ) -> None:
