@@ -6,6 +6,7 @@ import typer
 
 from holdfast.cli import (
     agents,
+    audit,
     budget,
     chat,
     check,
@@ -37,6 +38,7 @@ app.add_typer(tools.app, name="tools")
 app.add_typer(budget.app, name="budget")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 app.command()(check.check)
 app.command()(doctor.doctor)
 app.command()(processes.api)

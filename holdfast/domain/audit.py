@@ -77,6 +77,19 @@ class AuditEntry:
 
 
 @dataclass(frozen=True)
+class AuditFilter:
+    """Which entries are wanted; None: whichever."""
+
+    kind: str | None = None
+    outcome: str | None = None
+    run_id: str | None = None
+    subject_id: str | None = None
+    person: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Link:
     """An entry's place in the chain, with what its hash is made of.
 

@@ -5,14 +5,12 @@ at all. The application's role can read and append, nothing else.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast.domain.audit import ERASABLE, UNHASHED, AuditEntry, Head, Link
+from holdfast.domain.audit import ERASABLE, UNHASHED, AuditEntry, AuditFilter, Head, Link
 from holdfast.store.tables import audit, audit_chain
 
 # The record is made here and not by the function that made the hash: whoever can change a row could change that too.
@@ -63,21 +61,8 @@ GROUP BY a.subject_id, slot
 """)
 
 
-@dataclass(frozen=True)
-class Filter:
-    """Which entries are wanted; None: whichever."""
-
-    kind: str | None = None
-    outcome: str | None = None
-    run_id: str | None = None
-    subject_id: str | None = None
-    person: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-
 async def page(
-    connection: AsyncConnection, tenant_id: str, wanted: Filter, *, after: int, limit: int
+    connection: AsyncConnection, tenant_id: str, wanted: AuditFilter, *, after: int, limit: int
 ) -> list[AuditEntry]:
     """A page of entries, oldest first, from the one after number `after` on."""
     joined = audit_chain.join(

@@ -47,7 +47,7 @@ async def read(connection: AsyncConnection, tenant_id: str, kind: str, ids: Sequ
     if kind == "model_call":
         values["run_ids"] = [one.partition(":")[0] for one in ids]
     rows = (await connection.execute(_QUERIES[kind], values)).mappings()
-    return {row["id"]: _contents(kind, row) for row in rows}
+    return {row["id"]: _contents(kind, dict(row)) for row in rows}
 
 
 def _contents(kind: str, row: Mapping[str, Any]) -> Contents:

@@ -63,7 +63,7 @@ class Database:
 
     @asynccontextmanager
     async def heads(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that sees the audit chain of every tenant, which holds numbers and hashes, and no other table."""
+        """A transaction that sees the audit chain of every tenant, which holds hashes only, and no other table."""
         async with self._transaction("app.heads", "on") as connection:
             yield connection
 

@@ -126,9 +126,7 @@ def _add_columns() -> None:
     for column in (
         sa.Column("via", sa.Text(), comment="the way it came, such as api or chat"),
         sa.Column("attempt", sa.Integer(), comment="which dispatch of a tool call"),
-        sa.Column(
-            "digests", postgresql.JSONB(), nullable=False, server_default=none, comment="of what may be erased"
-        ),
+        sa.Column("digests", postgresql.JSONB(), nullable=False, server_default=none, comment="of what may be erased"),
         sa.Column(
             "salts", postgresql.JSONB(), nullable=False, server_default=none, comment="of the digests, till erased"
         ),
@@ -146,9 +144,7 @@ def _add_chain() -> None:
     op.create_table(
         "audit_chain",
         sa.Column("tenant_id", sa.Text(), nullable=False),
-        sa.Column(
-            "seq", sa.BigInteger(), nullable=False, comment="counts the tenant's entries from 1, without a gap"
-        ),
+        sa.Column("seq", sa.BigInteger(), nullable=False, comment="counts the tenant's entries from 1, without a gap"),
         sa.Column("audit_id", sa.BigInteger(), nullable=False),
         sa.Column("previous_hash", sa.Text(), nullable=False),
         sa.Column("hash", sa.Text(), nullable=False, comment="SHA-256 of the record: see holdfast_audit_record"),
