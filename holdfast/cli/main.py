@@ -13,6 +13,7 @@ from holdfast.cli import (
     confirmations,
     dev,
     doctor,
+    erase,
     keys,
     migrate,
     models,
@@ -45,6 +46,7 @@ app.command()(processes.api)
 app.command()(processes.worker)
 app.command()(processes.pool)
 app.command()(migrate.migrate)
+app.command()(erase.erase)
 
 
 def run() -> None:

@@ -143,3 +143,8 @@ class Head:
     tenant_id: str
     seq: int
     hash: str
+
+
+def erased_line(seq: int, slot: str) -> bytes:
+    """What an erasure's digest is made of, a line for each thing that it took, in the order of the log."""
+    return f"{seq} {slot}\n".encode()

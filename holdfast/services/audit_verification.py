@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast.domain.audit import ERASABLE, NO_HASH, PSEUDONYM, Head, Link, commitment, record_hash
+from holdfast.domain.audit import ERASABLE, NO_HASH, PSEUDONYM, Head, Link, commitment, erased_line, record_hash
 from holdfast.store import audit_chain, audit_contents
 from holdfast.store.engine import Database
 
@@ -63,6 +63,11 @@ class _Chain:
     taken: dict[str, Any] = field(default_factory=lambda: defaultdict(hashlib.sha256))
     declared: dict[str, str] = field(default_factory=dict)
 
+    def wrong_erasures(self) -> list[str]:
+        """The erasures that did not take what they say, or say nothing."""
+        named = sorted(self.declared.keys() | self.taken.keys())
+        return [one for one in named if self.taken[one].hexdigest() != self.declared.get(one)]
+
 
 async def wrong_in(database: Database, tenant_id: str, tally: Tally) -> AsyncIterator[Finding]:
     """Everything that is wrong with a tenant's log, in its order."""
@@ -78,8 +83,12 @@ async def wrong_in(database: Database, tenant_id: str, tally: Tally) -> AsyncIte
                 tally.erased += bool(link.erased)
         for audit_id in await audit_chain.unchained(connection, tenant_id):
             yield Finding(tenant_id, "the row is in no chain: it was inserted past it", audit_id=audit_id)
-    for what in _wrong_erasures(chain):
-        yield Finding(tenant_id, what)
+        for erasure in chain.wrong_erasures():
+            yield Finding(tenant_id, f"what is marked as erased by {erasure!r} is not what an erasure on record took")
+            if erasure in chain.declared:
+                continue
+            async for seq, slot in audit_chain.taken(connection, tenant_id, erasure):
+                yield Finding(tenant_id, f"its {slot} is marked as erased, by no erasure on record", seq)
 
 
 async def wrong_with_heads(database: Database, heads: list[Head], tally: Tally) -> AsyncIterator[Finding]:
@@ -118,6 +127,8 @@ def _wrong_values(link: Link) -> Iterator[str]:
     for slot in ERASABLE:
         if not _is_committed(link, slot):
             yield f"its {slot} was changed"
+    for slot in sorted(link.salts.keys() & link.erased.keys()):
+        yield f"its {slot} is marked as erased, and is not"
     # What an erasure took is public, and its digest has no salt.
     unsalted = {"erased"} if link.record.get("kind") == "erasure" else set()
     for slot in sorted(link.digests.keys() - link.salts.keys() - link.erased.keys() - {*ERASABLE, *unsalted}):
@@ -140,18 +151,6 @@ def _note_erasures(chain: _Chain, link: Link) -> None:
         chain.declared[record.get("subject_id", "")] = link.digests.get("erased", "")
     for slot, erasure in sorted(link.erased.items()):
         chain.taken[erasure].update(erased_line(link.seq, slot))
-
-
-def erased_line(seq: int, slot: str) -> bytes:
-    """What an erasure's digest is made of, a line for each thing that it took, in the order of the log."""
-    return f"{seq} {slot}\n".encode()
-
-
-def _wrong_erasures(chain: _Chain) -> Iterator[str]:
-    for erasure in sorted(chain.declared.keys() | chain.taken.keys()):
-        taken = chain.taken.get(erasure, hashlib.sha256()).hexdigest()
-        if taken != chain.declared.get(erasure):
-            yield f"what is marked as erased by {erasure!r} is not what an erasure on record took"
 
 
 async def _changed_contents(connection: AsyncConnection, tenant_id: str, links: list[Link]) -> dict[int, list[str]]:

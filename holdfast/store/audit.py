@@ -25,7 +25,7 @@ class Entry:
     """One line of the log. `kind`: see `holdfast.domain.audit`; `subject_id`: what it is about.
 
     `via`: the way it came, such as api or chat. `attempt`: which dispatch of a tool call. `content`: what was said,
-    by the name of what holds it; not kept, but committed to.
+    by the name of what holds it; not kept, but committed to. `digests`: of what is no secret, and needs no salt.
     """
 
     kind: Kind
@@ -49,6 +49,7 @@ class Entry:
     via: str | None = None
     attempt: int | None = None
     content: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 def answered(
@@ -95,5 +96,6 @@ def _row(tenant_id: str, entry: Entry) -> dict[str, Any]:
     kept = {slot: row[slot] for slot in ERASABLE if row[slot] is not None}
     committed: dict[str, str] = {**kept, **row.pop("content")}
     row["salts"] = {slot: new_salt() for slot in committed}
-    row["digests"] = {slot: commitment(row["salts"][slot], slot, value) for slot, value in committed.items()}
+    salted = {slot: commitment(row["salts"][slot], slot, value) for slot, value in committed.items()}
+    row["digests"] = {**entry.digests, **salted}
     return row

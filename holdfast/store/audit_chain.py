@@ -4,7 +4,7 @@ The chain is filled by a trigger at commit (see migration 0005), so that an entr
 at all. The application's role can read and append, nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from sqlalchemy import select, text
@@ -61,6 +61,15 @@ GROUP BY a.subject_id, slot
 """)
 
 
+_TAKEN = text("""
+SELECT c.seq, each_slot.key AS slot
+FROM audit_chain c JOIN audit a ON a.tenant_id = c.tenant_id AND a.audit_id = c.audit_id
+CROSS JOIN LATERAL jsonb_each_text(a.erased) each_slot
+WHERE c.tenant_id = :tenant_id AND each_slot.value = :erasure_id
+ORDER BY c.seq, each_slot.key COLLATE "C"
+""")
+
+
 async def page(
     connection: AsyncConnection, tenant_id: str, wanted: AuditFilter, *, after: int, limit: int
 ) -> list[AuditEntry]:
@@ -103,6 +112,12 @@ async def newest_commitments(
     """For each subject and slot the newest row that commits to it."""
     found = await connection.execute(_SUPERSEDED_BY, {"tenant_id": tenant_id, "subject_ids": list(subject_ids)})
     return {(row.subject_id, row.slot): row.audit_id for row in found}
+
+
+async def taken(connection: AsyncConnection, tenant_id: str, erasure_id: str) -> AsyncIterator[tuple[int, str]]:
+    """What an erasure took of the log: numbers of entries, and of each what, in order."""
+    async for row in await connection.stream(_TAKEN, {"tenant_id": tenant_id, "erasure_id": erasure_id}):
+        yield row.seq, row.slot
 
 
 async def heads(connection: AsyncConnection) -> list[Head]:
