@@ -36,6 +36,11 @@ EXAMPLES = 25
 
 OPERATIONS = operations.operations()
 
+# The application runs beside the examples in this process, and what it draws at random looks like theirs.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Do not use the .random. module:hypothesis.errors.HypothesisDeprecationWarning"
+)
+
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 async def test_what_fits_is_answered_as_documented(
@@ -96,7 +101,7 @@ async def answers(ada: Caller, schema: operations.Schema, method: str, path: str
             suppress_health_check=list(HealthCheck),
         )
         @given(case=operation.as_strategy(generation_mode=mode))
-        def check(case: Case) -> None:
+        def check(case: Case[Any]) -> None:
             url = str(ada.http.base_url)
             statuses.append(case.call_and_validate(base_url=url, session=session, checks=CHECKS).status_code)
 
