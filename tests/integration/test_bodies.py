@@ -122,7 +122,6 @@ FITTING: dict[str, list[Any]] = {
             "text": "hello",
             "conversation_id": "conv_1",
             "message_id": "m",
-            "message_id": "m",
             "sender": "s",
             "metadata": {"a": ["b", {"c": "d"}]},
         },
