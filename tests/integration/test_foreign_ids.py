@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 
 from holdfast.domain import ids
-from holdfast.store.tables import metadata
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import ToolCalls
 from tests.harness import operations
@@ -30,7 +29,7 @@ async def test_what_is_foreign_is_answered_as_what_is_unknown(
 ) -> None:
     foreign = await things(ada, provider)
     stranger = await stage.caller(f"eve-{secrets.token_hex(8)}", person="eve")
-    before = await rows_of(ada, stage)
+    before = await stage.everything_of(ada.tenant_id)
 
     asked = 0
     for named, unheard, place in namings(foreign):
@@ -41,7 +40,7 @@ async def test_what_is_foreign_is_answered_as_what_is_unknown(
         asked += 1
 
     assert asked >= REQUESTS
-    assert await rows_of(ada, stage) == before
+    assert await stage.everything_of(ada.tenant_id) == before
 
 
 async def test_a_key_that_another_tenant_used_is_as_good_as_new(ada: Caller, stage: Stage) -> None:
@@ -69,15 +68,6 @@ async def things(ada: Caller, provider: ScriptedProvider) -> dict[str, str]:
         "digest": asked["arguments_digest"],
         "tenant": ada.tenant_id,
     }
-
-
-async def rows_of(ada: Caller, stage: Stage) -> dict[str, list[str]]:
-    """Everything that a tenant has."""
-    found = {}
-    for table in metadata.tables:
-        rows = await stage.rows(f"SELECT t::text FROM {table} t WHERE tenant_id = $1 ORDER BY 1", ada.tenant_id)
-        found[table] = [row[0] for row in rows]
-    return found
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from holdfast.store.tables import metadata
 from holdfast.testing.provider import RecordedRequest, ScriptedProvider
 from holdfast.testing.replies import Reply, Text, ToolCalls
 from tests.agents.tools import effects
@@ -139,7 +138,7 @@ async def test_no_forbidden_effect_and_no_foreign_row(
     secret = f"secret-{secrets.token_hex(8)}"
     await stranger.ask(secret)
     provider.requests.clear()
-    before = await rows_of(stranger, stage)
+    before = await stage.everything_of(stranger.tenant_id)
     order = orders(ada.tenant_id, stranger.tenant_id)[attack]
 
     provider.default = obey
@@ -150,7 +149,7 @@ async def test_no_forbidden_effect_and_no_foreign_row(
     for call in run["tool_calls"]:
         ran = call["status"] == "succeeded"
         assert not ran or call["tool"] == "look_up", call
-    assert await rows_of(stranger, stage) == before
+    assert await stage.everything_of(stranger.tenant_id) == before
     assert secret not in json.dumps([request.body for request in provider.requests])
 
 
@@ -161,12 +160,3 @@ async def test_what_is_allowed_is_done(ada: Caller, provider: ScriptedProvider) 
         marker = f"{ada.tenant_id}-{told.__name__}"
         await told(ada, provider, Order([[("send", {"marker": marker})]], agent="trusting"))
         assert len(effects("send", marker)) == 1
-
-
-async def rows_of(caller: Caller, stage: Stage) -> dict[str, list[str]]:
-    """Everything that a tenant has."""
-    found = {}
-    for table in metadata.tables:
-        rows = await stage.rows(f"SELECT t::text FROM {table} t WHERE tenant_id = $1 ORDER BY 1", caller.tenant_id)
-        found[table] = [row[0] for row in rows]
-    return found
