@@ -23,6 +23,7 @@ from holdfast.services.keys import Keys
 from holdfast.services.messages import Messages
 from holdfast.services.models import Models
 from holdfast.services.relay import Relay
+from holdfast.services.run_events import RunEvents
 from holdfast.services.runs import Runs
 from holdfast.services.sweeper import Sweeper
 from holdfast.services.tool_calls import ToolCalls
@@ -49,6 +50,7 @@ class Services(PoolServices):
     audit: AuditLog
     budgets: Budgets
     confirmations: Confirmations
+    events: RunEvents
     messages: Messages
     runs: Runs
     tool_calls: ToolCalls
@@ -77,6 +79,7 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 audit=AuditLog(database),
                 budgets=Budgets(database),
                 confirmations=Confirmations(database, workflows),
+                events=RunEvents(database, changes),
                 keys=Keys(database, settings.key_pepper.get_secret_value()),
                 models=_models(settings, database),
                 messages=Messages(database, workflows),

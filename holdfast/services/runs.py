@@ -16,6 +16,7 @@ from holdfast.services.keys import Caller
 from holdfast.store import audit, messages, outbox, runs, steps, tool_calls, turns
 from holdfast.store.engine import Database
 from holdfast.store.steps import Step
+from holdfast.store.turns import Ended
 from holdfast.streaming.run_changes import RunChanges
 from holdfast.temporal.client import MessageWorkflows
 
@@ -148,7 +149,7 @@ async def end_lost(connection: AsyncConnection, tenant_id: str, run_id: str, why
     if await runs.status_of(connection, tenant_id, run_id) not in OPEN:
         return False
     await withdraw(connection, tenant_id, run_id)
-    following = await turns.end(connection, tenant_id, run_id, status=RunStatus.FAILED, degraded=False, error=why)
+    following = await turns.end(connection, tenant_id, run_id, Ended(RunStatus.FAILED, degraded=False, error=why))
     if following is not None:
         await outbox.add_freed(connection, tenant_id, run_id, following)
     return True

@@ -13,7 +13,7 @@ from holdfast.store.tables import messages, runs
 _STATUS = text("SELECT status FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id")
 
 _BEFORE_STEP = text("""
-SELECT this.agent, this.agent_version,
+SELECT this.agent, this.agent_version, this.stream_is_open,
        EXISTS (SELECT FROM steps s WHERE s.tenant_id = this.tenant_id AND s.run_id = this.run_id AND s.step = :step)
          AS is_answered,
        coalesce((SELECT sum(s.cost_usd) FROM steps s WHERE s.tenant_id = this.tenant_id AND s.run_id = this.run_id), 0)
@@ -61,7 +61,7 @@ class BeforeStep:
     """What is to be known of a run before one of its model calls.
 
     `cost_usd` sums up what its steps cost so far, as far as a price is known. `is_steered`: messages wait to join it.
-    `has_budget`: its tenant has one.
+    `has_budget`: its tenant has one. `stream_is_open`: text of a try before stands in its log, and is not completed.
     """
 
     agent: str
@@ -70,6 +70,7 @@ class BeforeStep:
     cost_usd: Decimal
     is_steered: bool
     has_budget: bool
+    stream_is_open: bool
 
 
 async def before_step(connection: AsyncConnection, tenant_id: str, run_id: str, step: int) -> BeforeStep:

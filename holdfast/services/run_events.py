@@ -1,0 +1,32 @@
+"""What happens in runs, for those who read along."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+from holdfast.domain.errors import NotFound
+from holdfast.domain.events import LoggedEvent
+from holdfast.store.engine import Database
+from holdfast.streaming.run_changes import RunChanges
+from holdfast.streaming.tail import Tail
+
+
+class RunEvents:
+    """Reads the event logs of runs."""
+
+    def __init__(self, database: Database, changes: RunChanges) -> None:
+        self._tail = Tail(database, changes)
+
+    @asynccontextmanager
+    async def following(
+        self, tenant_id: str, run_id: str, *, after: int = 0
+    ) -> AsyncIterator[AsyncIterator[LoggedEvent]]:
+        """The events of a run after number `after`, as they come, up to its end; leaving the block changes nothing.
+
+        Raises:
+            NotFound: the tenant has no run with this id.
+            Unavailable: the database does not answer at the beginning; later, it is waited for.
+        """
+        if await self._tail.page(tenant_id, run_id, after) is None:
+            raise NotFound("run", run_id)
+        async with aclosing(self._tail.follow(tenant_id, run_id, after)) as events:
+            yield events
