@@ -63,6 +63,9 @@ class ApiSettings(ServingSettings):
     key_pepper: SecretStr = Field(min_length=32, description="at least 32 random characters (openssl rand -hex 32)")
     api_host: str = Field(default="127.0.0.1", description="the address to listen on")
     api_port: Port = Field(default=8000, description="the port to listen on")
+    api_unread_s: float = Field(
+        default=30, ge=1, description="the seconds after which a client that reads nothing is dropped"
+    )
     temporal_ui_url: str | None = Field(default=None, description="the address of the Temporal UI, for links to it")
     models: Path | None = Field(
         default=None, description="the path of models.yaml, to serve the model pool from the API too"

@@ -16,6 +16,10 @@ class RunEvents:
     def __init__(self, database: Database, changes: RunChanges) -> None:
         self._tail = Tail(database, changes)
 
+    def stop(self) -> None:
+        """End every stream, since the process stops; readers go on elsewhere."""
+        self._tail.stop()
+
     @asynccontextmanager
     async def following(
         self, tenant_id: str, run_id: str, *, after: int = 0

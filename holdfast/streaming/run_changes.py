@@ -100,19 +100,19 @@ class RunChanges:
         for channel in (STATUS, LOG):
             await connection.add_listener(channel, self._wake)
         self._is_listening = True
-        self._wake_all()
+        self.wake_all()
         try:
             await ended.wait()
         finally:
             self._is_listening = False
             # So that those who went to wait for a notification look by the clock from here on.
-            self._wake_all()
+            self.wake_all()
             for channel in (STATUS, LOG):
                 if not connection.is_closed():
                     await connection.remove_listener(channel, self._wake)
 
-    def _wake_all(self) -> None:
-        # What was notified while nobody listened is lost: let everybody look.
+    def wake_all(self) -> None:
+        """Let everybody look: what was notified while nobody listened is lost."""
         for events in self._waiting.values():
             for changed in events:
                 changed.set()

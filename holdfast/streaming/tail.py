@@ -32,6 +32,12 @@ class Tail:
     def __init__(self, database: Database, changes: RunChanges) -> None:
         self._database = database
         self._changes = changes
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """End everybody's reading: this process stops. They go on elsewhere, from the number that they know."""
+        self._is_stopping = True
+        self._changes.wake_all()
 
     async def page(self, tenant_id: str, run_id: str, after: int) -> Page | None:
         """What follows number `after` by now; None: there is no such run in this tenant."""
@@ -41,7 +47,7 @@ class Tail:
     async def follow(self, tenant_id: str, run_id: str, after: int) -> AsyncGenerator[LoggedEvent]:
         """The events after number `after`, and those to come, up to the last. Outlasts an absence of the database."""
         with self._changes.watching(LOG, run_id) as watch:
-            while True:
+            while not self._is_stopping:
                 watch.is_seen()
                 page = await self._until_read(tenant_id, run_id, after)
                 for event in page.events:

@@ -129,7 +129,7 @@ async def serving_api(database_url: str, task_queue: str) -> AsyncIterator[str]:
     """An API of the tests; gives its URL."""
     async with (
         api.wiring.wire(_api_settings(database_url, task_queue)) as services,
-        serving(create_app(services)) as url,
+        serving(create_app(services), on_stop=services.events.stop) as url,
     ):
         yield url
 

@@ -1,0 +1,167 @@
+"""Whoever reads along reads all of it: on any process, through restarts and broken connections, in any number."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import pytest
+from sqlalchemy import text
+
+from holdfast.store import event_log
+from holdfast.testing.provider import ScriptedProvider
+from holdfast.testing.replies import Stalls, Text, ToolCalls
+from tests.harness.caller import Caller
+from tests.harness.conditions import until
+from tests.harness.reading import Told, is_gapless, read, shown, types, whole_log
+from tests.harness.stage import Stage, serving_api
+
+COUNTED = "One two three four five six seven eight nine ten."
+
+
+async def begun(ada: Caller, provider: ScriptedProvider) -> str:
+    """A run in the middle of its answer."""
+    provider.script(Stalls(Text(COUNTED), after=4))
+    run_id = await ada.start("count")
+    reading = read(ada, run_id)
+    while (await anext(reading)).type != "message.delta":
+        pass
+    await reading.aclose()  # type: ignore[attr-defined]  # an async generator, though typed as an iterator
+    return run_id
+
+
+async def gathered(reading: AsyncIterator[Told], into: list[Told]) -> None:
+    async for told in reading:
+        into.append(told)
+
+
+async def test_on_two_processes_and_through_a_restart(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
+    run_id = await begun(ada, provider)
+    here: list[Told] = []
+    async with asyncio.TaskGroup() as group:
+        group.create_task(gathered(read(ada, run_id), here))
+        async with serving_api(stage.database_url, stage.task_queue) as other:
+            there = read(ada, run_id, url=other)
+            before = [await anext(there) for _ in range(3)]
+            await there.aclose()  # type: ignore[attr-defined]
+        provider.release()
+        async with serving_api(stage.database_url, stage.task_queue) as started_again:
+            after = await whole_log(ada, run_id, after=before[-1].seq, url=started_again)
+
+    assert before + after == here == await whole_log(ada, run_id)
+    assert is_gapless(here)
+    assert shown(here) == COUNTED == (await ada.run(run_id))["reply"]
+
+
+async def test_an_api_that_stops_ends_its_streams(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
+    run_id = await begun(ada, provider)
+    seen: list[Told] = []
+    async with serving_api(stage.database_url, stage.task_queue) as other:
+        reading = asyncio.create_task(gathered(read(ada, run_id, url=other), seen))
+        await until(lambda: len(seen) >= 3)
+    await asyncio.wait([reading])
+    provider.release()
+
+    assert seen + await whole_log(ada, run_id, after=seen[-1].seq) == await whole_log(ada, run_id)
+
+
+async def test_the_listening_connections_are_cut(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
+    run_id = await begun(ada, provider)
+    seen: list[Told] = []
+    reading = asyncio.create_task(gathered(read(ada, run_id), seen))
+    await until(lambda: len(seen) >= 3)
+    cut = await stage.rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%LISTEN %' AND datname = $1",
+        stage.database_url.rpartition("/")[2],
+    )
+    provider.release()
+    await reading
+
+    assert cut
+    assert seen == await whole_log(ada, run_id)
+    assert shown(seen) == COUNTED
+
+
+async def test_a_crash_of_the_database_has_emptied_the_deltas(
+    ada: Caller, stage: Stage, provider: ScriptedProvider
+) -> None:
+    run_id = await begun(ada, provider)
+    seen: list[Told] = []
+    reading = asyncio.create_task(gathered(read(ada, run_id), seen))
+    await until(lambda: len(seen) >= 3)
+    await stage.rows("DELETE FROM deltas WHERE run_id = $1", run_id)
+    provider.release()
+    await reading
+    log = await whole_log(ada, run_id)
+
+    assert shown(seen) == shown(log) == COUNTED == (await ada.run(run_id))["reply"]
+    assert [told.type for told in log if told.type != "message.delta"] == [
+        told.type for told in seen if told.type != "message.delta"
+    ]
+    (unlogged,) = await stage.rows("SELECT relpersistence FROM pg_class WHERE relname = 'deltas'")
+    assert unlogged["relpersistence"] == b"u"
+
+
+async def test_many_read_with_few_connections(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
+    """More readers than the pool has connections, while others use the API."""
+    run_id = await begun(ada, provider)
+    logs: list[list[Told]] = [[] for _ in range(120)]
+    async with asyncio.TaskGroup() as group:
+        for log in logs:
+            group.create_task(gathered(read(ada, run_id), log))
+        await until(lambda: all(len(log) >= 3 for log in logs))
+        assert (await ada.ask("hello"))["reply"] == "You said: hello"
+        connections = await stage.rows(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = $1", stage.database_url.rpartition("/")[2]
+        )
+        provider.release()
+
+    assert connections[0]["count"] < 40
+    assert logs == [await whole_log(ada, run_id)] * len(logs)
+
+
+async def test_who_does_not_read_is_dropped(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
+    run = await ada.ask("hello")
+    await stage.rows(
+        "INSERT INTO events (tenant_id, run_id, seq, type, data)"
+        " SELECT $1, $2, 100 + n, 'message.completed', json_build_object('text', repeat('x', 100000))"
+        " FROM generate_series(1, 500) n",
+        ada.tenant_id,
+        run["id"],
+    )
+    address = urlsplit(str(ada.http.base_url))
+    with socket.create_connection((address.hostname, address.port)) as lazy:
+        lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        request = f"GET /v1/runs/{run['id']}/events?after=50 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ada.key}\r\n\r\n"
+        await asyncio.to_thread(lazy.sendall, request.encode())
+        await until(lambda: _is_dropped(lazy))
+
+
+def _is_dropped(connection: socket.socket) -> bool:
+    return bool(connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+
+async def test_numbers_follow_commits_however_many_write(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
+    """A reader that sees a number has seen all before it, while transactions of many kinds write at once."""
+    run_id = await begun(ada, provider)
+    tool = ("call_x", "look_up", 1)
+
+    async def write(number: int) -> None:
+        from holdfast.domain.events import ToolCallStarted  # noqa: PLC0415
+
+        async with stage.database.tenant(ada.tenant_id) as connection:
+            await event_log.append(connection, ada.tenant_id, run_id, *[ToolCallStarted(*tool)] * (number % 3 + 1))
+            if number % 5 == 0:
+                await connection.rollback()
+
+    seen: list[Told] = []
+    reading = asyncio.create_task(gathered(read(ada, run_id), seen))
+    await asyncio.gather(*(write(number) for number in range(60)))
+    provider.release()
+    await reading
+
+    assert is_gapless(seen)
+    assert seen == await whole_log(ada, run_id)
+    (row,) = await stage.rows("SELECT last_seq FROM runs WHERE run_id = $1", run_id)
+    assert row["last_seq"] == len(seen)
