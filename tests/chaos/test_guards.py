@@ -25,6 +25,8 @@ from holdfast.testing.replies import Slow, Text, ToolCalls
 from tests.agents.tools import effects
 from tests.chaos.checks import Facts, Json, wrong_in
 from tests.conftest import new_tenant
+from tests.harness.audit import AUDITED
+from tests.harness.audit import wrong as verified
 from tests.harness.caller import Caller
 from tests.harness.servers import Servers
 from tests.harness.stage import Stage, playing
@@ -65,6 +67,8 @@ class Scene:
             ever_ambiguous=set(),
             changed=self.changed,
             unexpected=[],
+            audited=[dict(row) for row in await self.stage.rows(AUDITED, self.ada.tenant_id)],
+            audit_wrong=await verified(self.stage.database, self.ada.tenant_id),
             left={"open runs": (await self.stage.rows(_LEFT, self.ada.tenant_id))[0]["count"]},
         )
         for call in facts.calls():
