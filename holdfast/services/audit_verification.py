@@ -81,7 +81,7 @@ async def wrong_in(database: Database, tenant_id: str, tally: Tally) -> AsyncIte
                     yield Finding(tenant_id, what, link.seq, link.audit_id)
                 tally.entries += 1
                 tally.erased += bool(link.erased)
-        for audit_id in await audit_chain.unchained(connection, tenant_id):
+        async for audit_id in audit_chain.unchained(connection, tenant_id):
             yield Finding(tenant_id, "the row is in no chain: it was inserted past it", audit_id=audit_id)
         for erasure in chain.wrong_erasures():
             yield Finding(tenant_id, f"what is marked as erased by {erasure!r} is not what an erasure on record took")

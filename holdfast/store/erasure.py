@@ -1,8 +1,8 @@
 """Erasing what was said, and names: by the tables' owner, since the application can change no record.
 
-Ids, states, times and counts stay. The runs whose content goes are listed and locked first: whoever else changes
-something of theirs has done so before, or does it after. In the audit log a value goes with its salt, and the row says
-which erasure took it.
+Ids, states, times and counts stay. The runs whose content goes are listed and locked first, so that nobody can add a
+row to them either: whoever else changes something of theirs has done so before, or does it after. In the audit log a
+value goes with its salt, and the row says which erasure took it.
 """
 
 from datetime import timedelta
@@ -34,7 +34,7 @@ CREATE TEMPORARY TABLE erasing ON COMMIT DROP AS
 SELECT r.run_id, CAST(:person AS text) IS NULL OR r.requested_by = :person AS own
 FROM runs r
 WHERE r.tenant_id = :tenant_id AND NOT ({is_open}) AND {wanted}
-ORDER BY r.run_id FOR NO KEY UPDATE
+ORDER BY r.run_id FOR UPDATE
 """
 _CONVERSATIONS = """
 r.conversation_id IN (
