@@ -1,11 +1,11 @@
 """`GET /v1/audit`: what was done, decided and refused, in the order in which it was committed."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
 from api.auth import Authenticated
 from api.shapes import PAGE_SIZE, Money, Page, QueryId
@@ -21,6 +21,16 @@ MAX_ENTRIES = 1000
 Text = Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")]
 
 
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is before the first year, or after the last") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
+
 class AuditQuery(BaseModel):
     """Paging, and which entries."""
 
@@ -33,8 +43,8 @@ class AuditQuery(BaseModel):
     run_id: QueryId | None = None
     subject_id: Text | None = None
     person: Text | None = None
-    since: AwareDatetime | None = Query(None, description="entries of this moment and later")
-    until: AwareDatetime | None = Query(None, description="entries before this moment")
+    since: Moment | None = Query(None, description="entries of this moment and later")
+    until: Moment | None = Query(None, description="entries before this moment")
 
     def wanted(self) -> AuditFilter:
         """Which entries."""
