@@ -10,9 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from holdfast.config.models_yaml import load_models
 from holdfast.config.settings import ApiSettings
+from holdfast.domain.errors import ConfigurationError
 from holdfast.llm.lazy import LazyPool
 from holdfast.llm.pool import ModelPool
 from holdfast.services.agents import Agents
+from holdfast.services.anchors import Anchors
+from holdfast.services.audit_heads import Signer
+from holdfast.services.audit_log import AuditLog
 from holdfast.services.budgets import Budgets
 from holdfast.services.confirmations import Confirmations
 from holdfast.services.keys import Keys
@@ -42,6 +46,7 @@ class Services(PoolServices):
     """Everything that a route of the API can ask for."""
 
     agents: Agents
+    audit: AuditLog
     budgets: Budgets
     confirmations: Confirmations
     messages: Messages
@@ -65,10 +70,11 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
         await database.check_role()
         temporal = await client.connect(lazy=True)
         workflows = MessageWorkflows(temporal, settings.task_queue)
-        async with _running(engine, database, workflows) as changes:
+        async with _running(engine, database, workflows) as changes, _anchoring(settings, database):
             yield Services(
                 database=database,
                 agents=Agents(database),
+                audit=AuditLog(database),
                 budgets=Budgets(database),
                 confirmations=Confirmations(database, workflows),
                 keys=Keys(database, settings.key_pepper.get_secret_value()),
@@ -95,6 +101,26 @@ async def _running(engine: AsyncEngine, database: Database, workflows: MessageWo
         await sweeper.stop()
         await relay.stop()
         await changes.stop()
+
+
+@asynccontextmanager
+async def _anchoring(settings: ApiSettings, database: Database) -> AsyncIterator[None]:
+    """Anchor the audit log while the block runs, if a file is named for it."""
+    if settings.audit_anchors is None:
+        yield
+        return
+    if settings.audit_signing_key is None:
+        raise ConfigurationError(
+            "HOLDFAST_AUDIT_SIGNING_KEY: is not set, and HOLDFAST_AUDIT_ANCHORS is; set it to an Ed25519 private key "
+            "in PEM (openssl genpkey -algorithm ed25519), or unset the other"
+        )
+    signer = Signer.of(settings.audit_signing_key.get_secret_value(), "HOLDFAST_AUDIT_SIGNING_KEY")
+    anchors = Anchors(database, signer, settings.audit_anchors, settings.audit_anchor_interval_s)
+    anchors.start()
+    try:
+        yield
+    finally:
+        await anchors.stop()
 
 
 def _models(settings: ApiSettings, database: Database) -> Models | None:

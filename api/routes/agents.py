@@ -37,7 +37,7 @@ async def apply_agent(request: Request, caller: Authenticated, name: PathId, spe
     """Apply an agent: a change makes a new version, which new messages use; the same again changes nothing."""
     if spec.name != name:
         raise InvalidInput("name", f"The body is the agent {spec.name!r}, the path names {name!r}.")
-    return _shape(spec, await services(request).agents.apply(caller.tenant_id, spec))
+    return _shape(spec, await services(request).agents.apply(caller.tenant_id, spec, caller.person))
 
 
 def _shape(spec: AgentSpec, version: int) -> AgentShape:

@@ -6,12 +6,14 @@ import typer
 
 from holdfast.cli import (
     agents,
+    audit,
     budget,
     chat,
     check,
     confirmations,
     dev,
     doctor,
+    erase,
     keys,
     migrate,
     models,
@@ -37,12 +39,14 @@ app.add_typer(tools.app, name="tools")
 app.add_typer(budget.app, name="budget")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 app.command()(check.check)
 app.command()(doctor.doctor)
 app.command()(processes.api)
 app.command()(processes.worker)
 app.command()(processes.pool)
 app.command()(migrate.migrate)
+app.command()(erase.erase)
 
 
 def run() -> None:

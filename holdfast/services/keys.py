@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from holdfast.domain.errors import InvalidInput, Unauthenticated
 from holdfast.domain.ids import new_key_id
-from holdfast.store import keys
+from holdfast.store import audit, keys
 from holdfast.store.engine import Database
 
 #: How long a key that was found stays known without asking the database, in seconds.
@@ -65,7 +65,12 @@ class Keys:
                 return
         async with self._database.tenant(tenant_id) as connection:
             await keys.add_tenant(connection, tenant_id)
-            await keys.add(connection, tenant_id, new_key_id(), self._hash(key), person, sorted(set(roles)))
+            key_id = new_key_id()
+            await keys.add(connection, tenant_id, key_id, self._hash(key), person, sorted(set(roles)))
+            entry = audit.Entry(
+                kind="key", outcome="created", subject_id=key_id, person=person, detail=", ".join(sorted(set(roles)))
+            )
+            await audit.append(connection, tenant_id, entry)
 
     async def caller(self, key: str) -> Caller:
         """Who a key belongs to.

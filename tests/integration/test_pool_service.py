@@ -17,7 +17,7 @@ from tests.harness.caller import Caller, Json
 from tests.harness.conditions import until
 from tests.harness.stage import AGENTS, PEPPER, Stage
 
-AUDIT = "SELECT * FROM audit WHERE tenant_id = $1 ORDER BY audit_id"
+AUDIT = "SELECT * FROM audit WHERE tenant_id = $1 AND kind = 'model_call' ORDER BY audit_id"
 HELLO = [{"role": "user", "content": "hello"}]
 PERSON = {
     "type": "object",
