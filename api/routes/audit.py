@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
 from api.auth import Authenticated
+from api.routing import resource
 from api.shapes import PAGE_SIZE, Money, Page, QueryId
 from api.wiring import services
 from holdfast.domain.audit import AuditEntry, AuditFilter, Kind
 
-router = APIRouter(prefix="/v1/audit", tags=["audit"])
+router = resource("/v1/audit", "audit")
 
 #: How many entries a page has at most: an auditor reads many.
 MAX_ENTRIES = 1000
