@@ -2,7 +2,7 @@
 
 from fastapi import FastAPI
 
-from api import middleware, problems
+from api import auth, middleware, problems
 from api.routes import agents, budget, confirmations, conversations, health, messages, models, runs, tool_calls
 from api.wiring import Services
 
@@ -12,6 +12,9 @@ Holdfast runs AI agents as durable workflows. Send a message to an agent, read i
 Authenticate with an API key: `Authorization: Bearer hf_…`. Errors are `application/problem+json` (RFC 9457).
 """
 
+#: What the API always serves; the models only where it is told of a models file.
+RESOURCES = (messages, conversations, runs, tool_calls, confirmations, agents, budget, health)
+
 
 def create_app(services: Services) -> FastAPI:
     """The application, on services that are running."""
@@ -19,8 +22,9 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     problems.install(app)
     app.add_middleware(middleware.RequestEdge)
-    for resource in (messages, conversations, runs, tool_calls, confirmations, agents, budget, health):
+    for resource in RESOURCES:
         app.include_router(resource.router)
     if services.models is not None:
         app.include_router(models.router)
+    auth.needed(app)
     return app

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import middleware, problems
+from api import auth, middleware, problems
 from api.routes import health, models
 from api.serving import serve
 from api.wiring import PoolServices
@@ -37,6 +37,7 @@ def create_app(services: PoolServices) -> FastAPI:
     app.add_middleware(middleware.RequestEdge)
     for resource in (models, health):
         app.include_router(resource.router)
+    auth.needed(app)
     return app
 
 

@@ -4,16 +4,20 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from api.auth import Authenticated
+from api.auth import needs
 from api.shapes import MessageShape, Page, Paging, PathId
 from api.wiring import services
+from holdfast.domain.permissions import Caller, Permission
 
 router = APIRouter(prefix="/v1/conversations", tags=["conversations"])
 
 
 @router.get("/{conversation_id}/messages")
 async def list_messages(
-    request: Request, caller: Authenticated, conversation_id: PathId, paging: Annotated[Paging, Query()]
+    request: Request,
+    caller: Annotated[Caller, needs(Permission.CONVERSATIONS_READ)],
+    conversation_id: PathId,
+    paging: Annotated[Paging, Query()],
 ) -> Page[MessageShape]:
     """A conversation's messages, oldest first."""
     found = await services(request).messages.in_conversation(

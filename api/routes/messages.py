@@ -5,11 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.auth import Authenticated
+from api.auth import needs
 from api.shapes import RunShape
 from api.wiring import services
 from holdfast.domain.errors import InvalidInput
 from holdfast.domain.messages import NewMessage
+from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.runs import OPEN
 
 router = APIRouter(prefix="/v1", tags=["messages"])
@@ -52,7 +53,7 @@ class AcceptedShape(BaseModel):
 async def send_message(
     request: Request,
     response: Response,
-    caller: Authenticated,
+    caller: Annotated[Caller, needs(Permission.MESSAGES_SEND)],
     body: MessageBody,
     idempotency_key: Annotated[str | None, Header()] = None,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="seconds to wait for the reply")] = 0,

@@ -8,9 +8,9 @@ from holdfast.domain.agents import OnBusy
 from holdfast.domain.confirmations import Decision
 from holdfast.domain.errors import Conflict, InvalidInput, NotFound
 from holdfast.domain.messages import NewMessage
+from holdfast.domain.permissions import Caller
 from holdfast.services.confirmation_endings import settle_withdrawn
 from holdfast.services.confirmations import Decided, decide_in, may_decide
-from holdfast.services.keys import Caller
 from holdfast.services.runs import ask_to_cancel
 from holdfast.store import agents, confirmations, outbox, runs
 from holdfast.store.agents import Reception

@@ -21,10 +21,10 @@ from holdfast.domain.confirmations import (
 )
 from holdfast.domain.errors import Conflict, DigestMismatch, Forbidden, InvalidInput, NotFound, Unavailable
 from holdfast.domain.json_schema import JsonSchema, SchemaUnusable
+from holdfast.domain.permissions import Caller
 from holdfast.domain.storable import is_storable
 from holdfast.services.budgets import raise_as_asked
 from holdfast.services.confirmation_endings import expire_or_escalate, go_on, settle_call
-from holdfast.services.keys import Caller
 from holdfast.store import confirmations, outbox, runs, tool_calls
 from holdfast.store.engine import Database
 from holdfast.temporal.client import MessageWorkflows

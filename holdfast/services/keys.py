@@ -6,10 +6,10 @@ import re
 import secrets
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from holdfast.domain.errors import InvalidInput, Unauthenticated
 from holdfast.domain.ids import new_key_id
+from holdfast.domain.permissions import Caller
 from holdfast.store import keys
 from holdfast.store.engine import Database
 
@@ -20,15 +20,6 @@ _ROLE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 #: How many keys are remembered at once.
 _REMEMBERED_KEYS = 10_000
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who makes a request: the tenant, the person and the roles are the key's, never the body's."""
-
-    tenant_id: str
-    person: str
-    roles: frozenset[str] = frozenset()
 
 
 class Keys:
@@ -89,7 +80,7 @@ class Keys:
             row = await keys.find(connection, key_hash)
         if row is None or not hmac.compare_digest(row.key_hash, key_hash):
             raise Unauthenticated("The API key is not known.")
-        return Caller(tenant_id=row.tenant_id, person=row.person, roles=frozenset(row.roles))
+        return Caller(tenant_id=row.tenant_id, person=row.person, roles=frozenset(row.roles), key_id=row.key_id)
 
     def _hash(self, key: str) -> bytes:
         return hmac.digest(self._pepper, key.encode(errors="replace"), hashlib.sha256)

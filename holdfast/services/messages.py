@@ -12,11 +12,11 @@ from holdfast.domain.confirmations import canonical_digest
 from holdfast.domain.errors import IdempotencyMismatch, InvalidInput, NotFound, Unavailable
 from holdfast.domain.ids import new_conversation_id, new_message_id, new_run_id, workflow_id
 from holdfast.domain.messages import MAX_TEXT_CHARACTERS, Message, NewMessage
+from holdfast.domain.permissions import Caller
 from holdfast.domain.runs import RunStatus, RunToStart
 from holdfast.domain.storable import is_storable
 from holdfast.services.arrivals import Arrival, arrive
 from holdfast.services.confirmations import wake
-from holdfast.services.keys import Caller
 from holdfast.services.runs import cancel
 from holdfast.store import messages, turns
 from holdfast.store.engine import Database

@@ -9,10 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from holdfast.domain.errors import NotFound, Unavailable
 from holdfast.domain.ids import workflow_id
 from holdfast.domain.model_calls import Usage
+from holdfast.domain.permissions import Caller
 from holdfast.domain.runs import OPEN, Run, RunStatus
 from holdfast.domain.tools import ToolCall
 from holdfast.services.confirmation_endings import withdraw
-from holdfast.services.keys import Caller
 from holdfast.store import audit, messages, outbox, runs, steps, tool_calls, turns
 from holdfast.store.engine import Database
 from holdfast.store.steps import Step

@@ -8,11 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.confirmations import Confirmation, ConfirmationStatus, Resolution
 from holdfast.domain.errors import Conflict, InvalidInput, NotFound
+from holdfast.domain.permissions import Caller
 from holdfast.domain.policy import rule_on
 from holdfast.domain.storable import is_storable
 from holdfast.domain.tools import Declaration, ToolCall, ToolCallStatus
 from holdfast.services.confirmations import Asking, check_right, wake
-from holdfast.services.keys import Caller
 from holdfast.store import agents, audit, confirmations, outbox, runs, tool_calls
 from holdfast.store.engine import Database
 from holdfast.temporal.client import MessageWorkflows

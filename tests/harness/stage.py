@@ -22,6 +22,7 @@ from holdfast.config import agents_yaml
 from holdfast.config.settings import ApiSettings, WorkerSettings
 from holdfast.dev.serving import serving
 from holdfast.domain.ids import workflow_id
+from holdfast.domain.permissions import Role
 from holdfast.services.agents import Agents
 from holdfast.services.keys import Keys
 from holdfast.store.engine import Database, create_engine
@@ -53,9 +54,14 @@ class Stage:
     provider: ScriptedProvider
     callers: list[Caller] = field(default_factory=list)
 
-    async def caller(self, tenant_id: str, person: str = "ada", roles: Collection[str] = ()) -> Caller:
-        """A caller with a key of a tenant, which is made with every agent of the tests if it is new."""
-        key = await Keys(self.database, PEPPER).create(tenant_id, person, roles)
+    async def caller(
+        self, tenant_id: str, person: str = "ada", roles: Collection[str] = (), only: Collection[str] = tuple(Role)
+    ) -> Caller:
+        """A caller with a key of a tenant, which is made with every agent of the tests if it is new.
+
+        `roles` are those that policies ask for; `only`: which of those that give permissions, all of them by default.
+        """
+        key = await Keys(self.database, PEPPER).create(tenant_id, person, [*roles, *only])
         for spec in agents_yaml.load_agents(AGENTS).agents:
             await Agents(self.database).apply(tenant_id, spec)
         self.callers.append(Caller(self.url, key, tenant_id, person))
