@@ -63,7 +63,7 @@ async def list_confirmations(
 ) -> Page[ConfirmationShape]:
     """Confirmations, oldest first."""
     found = await services(request).confirmations.page(
-        caller.tenant_id, status=query.status, run_id=query.run_id, after=query.after, limit=query.limit + 1
+        caller, status=query.status, run_id=query.run_id, after=query.after, limit=query.limit + 1
     )
     return Page.of(
         [ConfirmationShape.of(item) for item in found], query.limit, [item.confirmation_id for item in found]
@@ -75,7 +75,7 @@ async def get_confirmation(
     request: Request, caller: Annotated[Caller, needs(Permission.CONFIRMATIONS_READ)], confirmation_id: PathId
 ) -> ConfirmationShape:
     """One confirmation."""
-    return ConfirmationShape.of(await services(request).confirmations.get(caller.tenant_id, confirmation_id))
+    return ConfirmationShape.of(await services(request).confirmations.get(caller, confirmation_id))
 
 
 @router.post("/{confirmation_id}/decision")

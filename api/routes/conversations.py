@@ -21,6 +21,6 @@ async def list_messages(
 ) -> Page[MessageShape]:
     """A conversation's messages, oldest first."""
     found = await services(request).messages.in_conversation(
-        caller.tenant_id, conversation_id, after=paging.after, limit=paging.limit + 1
+        caller, conversation_id, after=paging.after, limit=paging.limit + 1
     )
     return Page.of([MessageShape.of(item) for item in found], paging.limit, [item.message_id for item in found])

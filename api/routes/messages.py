@@ -75,10 +75,10 @@ async def send_message(
     accepted = await found.messages.accept(caller, message)
     status = accepted.status
     if wait or not accepted.is_new:
-        status = await found.runs.wait(caller.tenant_id, accepted.run_id, wait)
+        status = await found.runs.wait(caller, accepted.run_id, wait)
     if wait and status not in OPEN:
         response.status_code = 200
-        return RunShape.of(await found.runs.answering(caller.tenant_id, accepted.run_id), found)
+        return RunShape.of(await found.runs.answering(caller, accepted.run_id), found)
     return AcceptedShape(
         message_id=accepted.message_id,
         run_id=accepted.run_id,

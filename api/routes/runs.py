@@ -26,7 +26,7 @@ async def list_runs(
 ) -> Page[RunShape]:
     """Runs, newest first."""
     found = services(request)
-    runs = await found.runs.page(caller.tenant_id, status=query.status, after=query.after, limit=query.limit + 1)
+    runs = await found.runs.page(caller, status=query.status, after=query.after, limit=query.limit + 1)
     return Page.of([RunShape.of(run, found) for run in runs], query.limit, [run.run.run_id for run in runs])
 
 
@@ -49,5 +49,5 @@ async def get_run(
     """A run with its steps, tool calls, usage and reply; with `?wait=`, as it is when it ends or needs a person."""
     found = services(request)
     if wait:
-        await found.runs.wait(caller.tenant_id, run_id, wait)
-    return RunShape.of(await found.runs.get(caller.tenant_id, run_id), found)
+        await found.runs.wait(caller, run_id, wait)
+    return RunShape.of(await found.runs.get(caller, run_id), found)

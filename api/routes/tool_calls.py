@@ -42,7 +42,7 @@ async def list_tool_calls(
 ) -> Page[ToolCallShape]:
     """Tool calls, oldest first."""
     found = await services(request).tool_calls.page(
-        caller.tenant_id, status=query.status, after=query.after, limit=query.limit + 1
+        caller, status=query.status, after=query.after, limit=query.limit + 1
     )
     return Page.of([ToolCallShape.of(call) for call in found], query.limit, [call.tool_call_id for call in found])
 
@@ -52,7 +52,7 @@ async def get_tool_call(
     request: Request, caller: Annotated[Caller, needs(Permission.TOOL_CALLS_READ)], tool_call_id: PathId
 ) -> ToolCallShape:
     """One tool call."""
-    return ToolCallShape.of(await services(request).tool_calls.get(caller.tenant_id, tool_call_id))
+    return ToolCallShape.of(await services(request).tool_calls.get(caller, tool_call_id))
 
 
 @router.post("/{tool_call_id}/resolution")

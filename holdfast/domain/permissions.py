@@ -187,10 +187,14 @@ def _gives(role: Role, roles: Collection[str], permission: Permission) -> bool:
 @dataclass(frozen=True)
 class View:
     """Whose things are seen: those that one of the `names` has sent, with `asked` also those that a person was asked
-    about; `names` None: everybody's."""
+    about; `names` None: everybody's of the tenant."""
 
     names: tuple[str, ...] | None
     asked: bool = False
+
+
+#: What the parts of Holdfast see, who ask for nobody.
+WHOLE_TENANT = View(None)
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,11 @@ async def _decides(connection: AsyncConnection, caller: Caller, message: NewMess
     """Whether the message is a decision, which is then made."""
     decision = _DECISIONS.get(message.text.strip().rstrip(".!").casefold())
     # Somebody whom the key's holder merely names has not been authenticated, and decides nothing.
-    if decision is None or message.conversation_id is None or message.sender not in (None, caller.person):
+    if (
+        decision is None
+        or message.conversation_id is None
+        or (message.sender is not None and not caller.is_one_of(message.sender))
+    ):
         return False
     pending = await confirmations.pending_in_conversation(connection, caller.tenant_id, message.conversation_id)
     if len(pending) != 1 or not may_decide(caller, pending[0]):
