@@ -3,7 +3,19 @@
 from fastapi import FastAPI
 
 from api import auth, middleware, problems
-from api.routes import agents, budget, confirmations, conversations, health, messages, models, runs, tool_calls
+from api.routes import (
+    agents,
+    budget,
+    confirmations,
+    conversations,
+    health,
+    identities,
+    keys,
+    messages,
+    models,
+    runs,
+    tool_calls,
+)
 from api.wiring import Services
 
 _DESCRIPTION = """
@@ -13,7 +25,7 @@ Authenticate with an API key: `Authorization: Bearer hf_…`. Errors are `applic
 """
 
 #: What the API always serves; the models only where it is told of a models file.
-RESOURCES = (messages, conversations, runs, tool_calls, confirmations, agents, budget, health)
+RESOURCES = (messages, conversations, runs, tool_calls, confirmations, agents, budget, keys, identities, health)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -21,6 +33,7 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Holdfast", version="0.1.0", description=_DESCRIPTION)
     app.state.services = services
     problems.install(app)
+    app.add_middleware(middleware.KnownHosts, hosts=services.access.hosts)
     app.add_middleware(middleware.RequestEdge)
     for resource in RESOURCES:
         app.include_router(resource.router)

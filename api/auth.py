@@ -12,10 +12,16 @@ from fastapi.routing import iter_route_contexts
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.wiring import pool_services
-from holdfast.domain.errors import Forbidden, Unauthenticated
+from holdfast.domain.errors import PermissionMissing, Unauthenticated
 from holdfast.domain.permissions import Caller, Permission
+from holdfast.services.keys import PREFIX
 
-_bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer hf_…`")
+_bearer = HTTPBearer(
+    auto_error=False, description="An API key (`Authorization: Bearer hf_…`), or a token of the identity provider"
+)
+
+#: Methods that change nothing, so that refusing them is not worth a row.
+_READING = frozenset({"GET", "HEAD"})
 
 #: What anybody may read: no route here may tell of a tenant.
 PUBLIC = frozenset(
@@ -28,7 +34,10 @@ async def _caller(
 ) -> Caller:
     if credentials is None:
         raise Unauthenticated("Send an API key: Authorization: Bearer hf_…")
-    return await pool_services(request).keys.caller(credentials.credentials)
+    access = pool_services(request).access
+    if access.tokens is None or credentials.credentials.startswith(PREFIX):
+        return await access.keys.caller(credentials.credentials)
+    return await access.tokens.caller(credentials.credentials)
 
 
 class Needs:
@@ -37,10 +46,17 @@ class Needs:
     def __init__(self, permission: Permission) -> None:
         self.permission = permission
 
-    async def __call__(self, caller: Annotated[Caller, Depends(_caller)]) -> Caller:
-        if not caller.may(self.permission):
-            raise Forbidden(f"Your roles don't give the permission {self.permission}.")
-        return caller
+    async def __call__(self, request: Request, caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+        if caller.may(self.permission):
+            return caller
+        if request.method not in _READING:
+            await self._record(request, caller)
+        raise PermissionMissing(f"Your roles don't give the permission {self.permission}.")
+
+    async def _record(self, request: Request, caller: Caller) -> None:
+        route = f"{request.method} {request.scope['route'].path}"
+        subject_id = next(iter(request.path_params.values()), None)
+        await pool_services(request).access.refusals.record(caller, self.permission, route, subject_id)
 
 
 def needs(permission: Permission) -> Any:

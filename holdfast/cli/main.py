@@ -12,6 +12,7 @@ from holdfast.cli import (
     confirmations,
     dev,
     doctor,
+    identities,
     keys,
     migrate,
     models,
@@ -37,6 +38,7 @@ app.add_typer(tools.app, name="tools")
 app.add_typer(budget.app, name="budget")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(identities.app, name="identities")
 app.command()(check.check)
 app.command()(doctor.doctor)
 app.command()(processes.api)

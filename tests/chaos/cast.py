@@ -126,7 +126,7 @@ class Cast:
         database = Database(create_engine(self.postgres.url(_APP_ROLE), pool_size=2))
         try:
             for person in ("ada", "bob", "eve"):
-                self.keys[person] = await Keys(database, _PEPPER).create(TENANT, person, tuple(Role))
+                self.keys[person] = (await Keys(database, _PEPPER).create(TENANT, person, tuple(Role))).secret
             for spec in agents_yaml.load_agents(AGENTS).agents:
                 await Agents(database).apply(TENANT, spec)
         finally:

@@ -61,10 +61,10 @@ class Stage:
 
         `roles` are those that policies ask for; `only`: which of those that give permissions, all of them by default.
         """
-        key = await Keys(self.database, PEPPER).create(tenant_id, person, [*roles, *only])
+        made = await Keys(self.database, PEPPER).create(tenant_id, person, [*roles, *only])
         for spec in agents_yaml.load_agents(AGENTS).agents:
             await Agents(self.database).apply(tenant_id, spec)
-        self.callers.append(Caller(self.url, key, tenant_id, person))
+        self.callers.append(Caller(self.url, made.secret, tenant_id, person))
         return self.callers[-1]
 
     async def dismiss_callers(self) -> None:

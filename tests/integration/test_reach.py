@@ -121,3 +121,4 @@ async def test_an_idempotency_key_tells_a_colleague_nothing(stage: Stage) -> Non
     assert guessed.status_code == 422
     assert run_id not in guessed.text
     assert (await ann.send("hello", key="k")).json()["run_id"] == run_id
+    await ann.ended(run_id)
