@@ -41,6 +41,12 @@ class Access:
     refusals: Refusals
     hosts: tuple[str, ...] | None
 
+    def forget(self) -> None:
+        """Forget who callers are, since that has changed."""
+        self.keys.forget()
+        if self.tokens is not None:
+            self.tokens.forget()
+
 
 @dataclass(frozen=True)
 class PoolServices:
@@ -89,7 +95,7 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 access=access_,
                 models=_models(settings, database),
                 messages=Messages(database, workflows),
-                principals=Principals(database),
+                principals=Principals(database, access_.forget),
                 runs=Runs(database, changes, workflows),
                 tool_calls=ToolCalls(database, workflows),
                 temporal_ui_url=settings.temporal_ui_url,

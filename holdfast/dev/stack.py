@@ -217,6 +217,9 @@ class DevStack:
             "HOLDFAST_DATABASE_URL": self._postgres.url(_APP_ROLE),
             "HOLDFAST_KEY_PEPPER": kept.pepper,
             "HOLDFAST_AGENTS": str(options.agents.resolve()),
+            # Whatever is set around us: `dev` is for this machine alone.
+            "HOLDFAST_API_HOST": "127.0.0.1",
+            "HOLDFAST_ALLOWED_HOSTS": "",
             "HOLDFAST_API_PORT": str(options.port),
             "HOLDFAST_TEMPORAL_UI_URL": f"http://127.0.0.1:{options.temporal_ui_port}",
             "HOLDFAST_WORKER_DRAIN_S": "5",

@@ -148,6 +148,10 @@ class Keys:
             self._uses.note(Use(caller.tenant_id, found.key.key_id, key_hash if is_of_old_pepper else None))
         return caller
 
+    def forget(self) -> None:
+        """Ask the database of each key anew."""
+        self._remembered.forget(lambda _: True)
+
     async def close(self) -> None:
         """Let what is still to be written be written."""
         await self._uses.close()

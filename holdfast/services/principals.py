@@ -1,5 +1,7 @@
 """Links: which keys, tokens and accounts are the same person's. Four eyes and ownership go by them."""
 
+from collections.abc import Callable
+
 from holdfast.domain.errors import InvalidInput, NotFound
 from holdfast.domain.permissions import Caller
 from holdfast.domain.principals import MAX_NAME_CHARACTERS, Identity, IdentityKind, check_name
@@ -8,10 +10,11 @@ from holdfast.store.engine import Database
 
 
 class Principals:
-    """The links of a tenant."""
+    """The links of a tenant. `on_change`: has what is remembered of callers in this process forgotten."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, on_change: Callable[[], None]) -> None:
         self._database = database
+        self._on_change = on_change
 
     async def identities(self, tenant_id: str) -> list[Identity]:
         """Every identity that is linked, by principal."""
@@ -34,7 +37,9 @@ class Principals:
                 raise NotFound("key", subject)
             if await identities.link(connection, tenant_id, kind, subject, principal):
                 await audit.append(connection, tenant_id, _entry(caller, "linked", kind, subject, principal))
-            return await identities.get(connection, tenant_id, kind, subject)
+            linked = await identities.get(connection, tenant_id, kind, subject)
+        self._on_change()
+        return linked
 
     async def unlink(self, caller: Caller, kind: IdentityKind, subject: str) -> Identity:
         """Have an identity act for itself again; answers with the link that was.
@@ -48,6 +53,7 @@ class Principals:
             if was is None:
                 raise NotFound("identity", kind.principal(subject))
             await audit.append(connection, tenant_id, _entry(caller, "unlinked", kind, subject, was.principal))
+        self._on_change()
         return was
 
 

@@ -105,6 +105,10 @@ class Tokens:
         person, names = found
         return Caller(claimed.tenant_id, person, claimed.roles, names)
 
+    def forget(self) -> None:
+        """Ask the database of each principal anew."""
+        self._remembered.forget(lambda _: True)
+
     async def close(self) -> None:
         """Stop fetching keys."""
         await self._keys.close()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 from pydantic import SecretStr
@@ -109,23 +110,24 @@ class Stage:
                 await self.temporal.get_workflow_handle(workflow).terminate("the test is over")
 
 
-def _api_settings(database_url: str, task_queue: str) -> ApiSettings:
+def _api_settings(database_url: str, task_queue: str, **others: Any) -> ApiSettings:
     """Settings of an API of the tests."""
-    return ApiSettings(
-        environment="dev",
-        database_url=SecretStr(database_url),
-        key_pepper=SecretStr(PEPPER),
-        task_queue=task_queue,
-        temporal_ui_url="http://temporal.test",
-        models=AGENTS.with_name("models.yaml"),
-    )
+    usual: dict[str, Any] = {
+        "environment": "dev",
+        "database_url": SecretStr(database_url),
+        "key_pepper": SecretStr(PEPPER),
+        "task_queue": task_queue,
+        "temporal_ui_url": "http://temporal.test",
+        "models": AGENTS.with_name("models.yaml"),
+    }
+    return ApiSettings(**(usual | others))
 
 
 @asynccontextmanager
-async def serving_api(database_url: str, task_queue: str) -> AsyncIterator[str]:
-    """An API of the tests; gives its URL."""
+async def serving_api(database_url: str, task_queue: str, **settings: Any) -> AsyncIterator[str]:
+    """An API of the tests, with the usual settings and others; gives its URL."""
     async with (
-        api.wiring.wire(_api_settings(database_url, task_queue)) as services,
+        api.wiring.wire(_api_settings(database_url, task_queue, **settings)) as services,
         serving(create_app(services)) as url,
     ):
         yield url
