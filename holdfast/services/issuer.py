@@ -133,7 +133,7 @@ def _usable(document: dict[str, Any]) -> dict[str, Key]:
             continue
         try:
             found[kid] = JWKRegistry.import_key(one)
-        except (JoseError, ValueError, TypeError) as error:
+        except (JoseError, ValueError, TypeError, LookupError) as error:
             log.warning("a key of the identity provider can't be used: %s", type(error).__name__)
     if not found:
         raise ValueError("the document has no key that can be used")

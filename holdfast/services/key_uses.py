@@ -49,6 +49,9 @@ class KeyUses:
                     await keys.note_use(connection, use.tenant_id, use.key_id)
                     if use.key_hash is not None:
                         await keys.set_hash(connection, use.tenant_id, use.key_id, use.key_hash)
-            except (Unavailable, SQLAlchemyError) as error:
-                # Its next use is noted instead.
-                log.warning("the use of key %s was not noted: %s", use.key_id, error)
+            except Unavailable as error:
+                # What is used again will be noted then.
+                log.warning("uses of %d keys were not noted: %s", len(self._waiting) + 1, error)
+                self._waiting.clear()
+            except SQLAlchemyError as error:
+                log.warning("the use of key %s was not noted: %s", use.key_id, type(error).__name__)

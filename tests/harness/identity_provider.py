@@ -52,6 +52,7 @@ class IdentityProvider:
 
     url: str
     published: list[Key] = field(default_factory=list)
+    raw: list[Any] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     breaks: bool = False
     discovery: Json = field(default_factory=dict)
@@ -79,7 +80,7 @@ class IdentityProvider:
 
     async def _keys(self, request: Request) -> JSONResponse:
         self.asked.append(request.url.path)
-        keys = [key.as_dict(private=False) for key in self.published]
+        keys = [*self.raw, *(key.as_dict(private=False) for key in self.published)]
         return JSONResponse({"keys": keys}, status_code=500 if self.breaks else 200)
 
     @asynccontextmanager

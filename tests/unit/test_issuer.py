@@ -97,3 +97,13 @@ async def test_keys_that_sign_as_well_are_not_taken(provider: IdentityProvider) 
     keys = keys_of(provider)
     assert await keys.get("secret") is None
     assert await keys.get("first") is not None
+
+
+async def test_a_key_that_nobody_can_read_does_not_hide_the_others(provider: IdentityProvider) -> None:
+    good = provider.published[0].as_dict(private=False)
+    broken = [None, 5, {}, {**good, "kid": 5}, {**good, "kid": "n", "n": "%"}, {"kty": "EC", "kid": "c", "crv": "?"}]
+    provider.raw[:] = [*broken, {**good, "kid": "enc", "use": "enc"}]
+    keys = keys_of(provider)
+    for kid in ("n", "c", "enc"):
+        assert await keys.get(kid) is None
+    assert await keys.get("first") is not None
