@@ -72,7 +72,7 @@ def needed(app: FastAPI) -> dict[tuple[str, str], Permission]:
     """
     found: dict[tuple[str, str], Permission] = {}
     for route in iter_route_contexts(app.routes):
-        if route.path in PUBLIC and set(route.methods or ()) <= {"GET", "HEAD"}:
+        if route.path in PUBLIC and route.methods and route.methods <= _READING:
             continue
         permission = _named(getattr(route, "dependant", None))
         if permission is None:

@@ -6,6 +6,7 @@ file (`HOLDFAST_KEY_PEPPER_FILE`), the way container platforms mount them.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -38,6 +39,13 @@ def _listed(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _host_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+:[0-9A-Fa-f:.]*", name) or re.fullmatch(r"[^:]*:\d+", name):
+            raise ValueError("must be names alone, without scheme, port or wildcard")
+    return names
+
+
 def _web_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
@@ -49,7 +57,7 @@ def _web_url(value: str) -> str:
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_host_names)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -85,7 +93,7 @@ class AccessSettings(Settings):
     key_pepper_previous: SecretStr | None = Field(
         default=None, description="the pepper before, until each key that is in use was used once more"
     )
-    allowed_hosts: Names | None = Field(
+    allowed_hosts: HostNames | None = Field(
         default=None, description="the names under which this is reached, with commas: api.example.com,api.internal"
     )
     oidc_issuer: WebUrl | None = Field(default=None, description="the `iss` of the tokens: https://login.example.com")

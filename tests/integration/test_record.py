@@ -12,7 +12,7 @@ from tests.harness.conditions import until
 from tests.harness.stage import Stage
 from workflows.names import SEARCH_ATTRIBUTES
 
-AUDIT = "SELECT * FROM audit WHERE tenant_id = $1 ORDER BY audit_id"
+AUDIT = "SELECT * FROM audit WHERE tenant_id = $1 AND kind <> 'key' ORDER BY audit_id"
 
 
 async def history(caller: Caller, stage: Stage, run: Json) -> WorkflowHistory:

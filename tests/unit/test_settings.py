@@ -82,6 +82,15 @@ def test_each_process_asks_for_what_it_needs(kind: type[Settings], expected: lis
         ("API_PORT", "http", "must be a whole number; set it to the port to listen on"),
         ("API_PORT", "70000", "must be at most 65535; set it to the port to listen on"),
         ("ENVIRONMENT", "prod", "must be 'dev' or 'production'; set it to dev or production"),
+        *(
+            (
+                "ALLOWED_HOSTS",
+                names,
+                "must be names alone, without scheme, port or wildcard; set it to the names under which this is "
+                "reached, with commas: api.example.com,api.internal",
+            )
+            for names in ("https://api.example.com", "api.example.com:443", "a.example,*.example.com")
+        ),
         (
             "OIDC_ISSUER",
             "http://login.example.com",
