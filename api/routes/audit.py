@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 from fastapi import Query, Request
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
-from api.auth import Authenticated
+from api.auth import needs
 from api.routing import resource
 from api.shapes import PAGE_SIZE, Money, Page, QueryId
 from api.wiring import services
 from holdfast.domain.audit import AuditEntry, AuditFilter, Kind
+from holdfast.domain.permissions import Caller, Permission
 
 router = resource("/v1/audit", "audit")
 
@@ -87,7 +88,7 @@ class AuditEntryShape(BaseModel):
 
 @router.get("")
 async def list_entries(
-    request: Request, caller: Authenticated, query: Annotated[AuditQuery, Query()]
+    request: Request, caller: Annotated[Caller, needs(Permission.AUDIT_READ)], query: Annotated[AuditQuery, Query()]
 ) -> Page[AuditEntryShape]:
     """Entries of the audit log, oldest first."""
     found = await services(request).audit.page(

@@ -5,13 +5,14 @@ from typing import Annotated, Any
 from fastapi import Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.auth import Authenticated
+from api.auth import needs
 from api.problems import documented
 from api.routing import resource
 from api.shapes import RunShape
 from api.wiring import services
 from holdfast.domain.errors import InvalidInput
 from holdfast.domain.messages import NewMessage
+from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.runs import OPEN
 
 router = resource("/v1", "messages")
@@ -54,7 +55,7 @@ class AcceptedShape(BaseModel):
 async def send_message(
     request: Request,
     response: Response,
-    caller: Authenticated,
+    caller: Annotated[Caller, needs(Permission.MESSAGES_SEND)],
     body: MessageBody,
     idempotency_key: Annotated[str | None, Header()] = None,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="seconds to wait for the reply")] = 0,
@@ -76,10 +77,10 @@ async def send_message(
     accepted = await found.messages.accept(caller, message)
     status = accepted.status
     if wait or not accepted.is_new:
-        status = await found.runs.wait(caller.tenant_id, accepted.run_id, wait)
+        status = await found.runs.wait(caller, accepted.run_id, wait)
     if wait and status not in OPEN:
         response.status_code = 200
-        return RunShape.of(await found.runs.answering(caller.tenant_id, accepted.run_id), found)
+        return RunShape.of(await found.runs.answering(caller, accepted.run_id), found)
     return AcceptedShape(
         message_id=accepted.message_id,
         run_id=accepted.run_id,

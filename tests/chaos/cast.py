@@ -16,6 +16,7 @@ from holdfast.dev.ports import free_port, is_listening
 from holdfast.dev.postgres import Postgres
 from holdfast.dev.process import Child
 from holdfast.dev.temporal import Temporal
+from holdfast.domain.permissions import Role
 from holdfast.services.agents import Agents
 from holdfast.services.audit_log import AuditLog
 from holdfast.services.keys import Keys
@@ -127,7 +128,7 @@ class Cast:
         database = Database(create_engine(self.postgres.url(_APP_ROLE), pool_size=2))
         try:
             for person in ("ada", "bob", "eve"):
-                self.keys[person] = await Keys(database, _PEPPER).create(TENANT, person)
+                self.keys[person] = (await Keys(database, _PEPPER).create(TENANT, person, tuple(Role))).secret
             for spec in agents_yaml.load_agents(AGENTS).agents:
                 await Agents(database).apply(TENANT, spec)
         finally:
