@@ -23,7 +23,7 @@ from holdfast.store.migrate import migrate
 
 _APP_ROLE = "holdfast_app"
 
-_ROUNDS = 4
+_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Load:
     appends: int
 
 
-LOADS = (Load(1, 1, 1000), Load(1, 20, 4000), Load(20, 20, 4000))
+LOADS = (Load(1, 1, 300), Load(1, 20, 1000), Load(20, 20, 1000))
 
 
 async def measure(folder: Path, loads: Sequence[Load]) -> dict[str, list[float]]:
