@@ -21,7 +21,10 @@ NAMES = {
 }
 
 #: The same, of no run: only where no run is left.
-NAMES_OF_NO_RUN = {"api_keys": ("person",)}
+NAMES_OF_NO_RUN = {"api_keys": ("person", "created_by")}
+
+#: What is a name and nothing else: the row goes.
+LINKS = {"identities": ("principal",)}
 
 #: What stands in place of a text that can't be null.
 ERASED = "[erased]"
@@ -109,6 +112,13 @@ WHERE tenant_id = :tenant_id AND salts ? 'person' AND {_IS_NAMED.format(name="pe
 """)
 
 
+_UNLINK = text("""
+DELETE FROM identities
+WHERE tenant_id = :tenant_id
+  AND (CAST(:person AS text) IS NULL OR principal = :person OR kind || ':' || subject = :person)
+""")
+
+
 async def is_known(connection: AsyncConnection, tenant_id: str) -> bool:
     """Whether there is such a tenant."""
     return bool(await connection.scalar(_IS_KNOWN, {"tenant_id": tenant_id}))
@@ -154,5 +164,7 @@ async def erase_names(
                 f" WHERE tenant_id = :tenant_id AND {_IS_NAMED.format(name=name)}{where}"
             )
             changed += (await connection.execute(statement, values)).rowcount
+    if not is_any_left:
+        changed += (await connection.execute(_UNLINK, values)).rowcount
     on_record = await connection.execute(_NAMES_ON_RECORD, {**values, "erasure_id": erasure_id})
     return changed + on_record.rowcount
