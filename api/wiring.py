@@ -24,7 +24,6 @@ from holdfast.services.keys import Keys
 from holdfast.services.messages import Messages
 from holdfast.services.models import Models
 from holdfast.services.principals import Principals
-from holdfast.services.refusals import Refusals
 from holdfast.services.relay import Relay
 from holdfast.services.runs import Runs
 from holdfast.services.sweeper import Sweeper
@@ -38,11 +37,10 @@ from holdfast.temporal.client import MessageWorkflows
 
 @dataclass(frozen=True)
 class Access:
-    """Who is calling, and who was turned away. `tokens` None: no identity provider is set. `hosts` None: any."""
+    """Who is calling. `tokens` None: no identity provider is set. `hosts` None: any."""
 
     keys: Keys
     tokens: Tokens | None
-    refusals: Refusals
     hosts: tuple[str, ...] | None
 
     def forget(self) -> None:
@@ -93,8 +91,8 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
         workflows = MessageWorkflows(temporal, settings.task_queue)
         async with (
             _running(engine, database, workflows) as changes,
-            _anchoring(settings, database),
             access(settings, database) as access_,
+            _anchoring(settings, database),
         ):
             yield Services(
                 database=database,
@@ -130,26 +128,6 @@ async def _running(engine: AsyncEngine, database: Database, workflows: MessageWo
 
 
 @asynccontextmanager
-async def _anchoring(settings: ApiSettings, database: Database) -> AsyncIterator[None]:
-    """Anchor the audit log while the block runs, if a file is named for it."""
-    if settings.audit_anchors is None:
-        yield
-        return
-    if settings.audit_signing_key is None:
-        raise ConfigurationError(
-            "HOLDFAST_AUDIT_SIGNING_KEY: is not set, and HOLDFAST_AUDIT_ANCHORS is; set it to an Ed25519 private key "
-            "in PEM (openssl genpkey -algorithm ed25519), or unset the other"
-        )
-    signer = Signer.of(settings.audit_signing_key.get_secret_value(), "HOLDFAST_AUDIT_SIGNING_KEY")
-    anchors = Anchors(database, signer, settings.audit_anchors, settings.audit_anchor_interval_s)
-    anchors.start()
-    try:
-        yield
-    finally:
-        await anchors.stop()
-
-
-@asynccontextmanager
 async def access(settings: AccessSettings, database: Database) -> AsyncIterator[Access]:
     """What tells who is calling; what it has still to write is written at the end."""
     previous = settings.key_pepper_previous
@@ -157,7 +135,7 @@ async def access(settings: AccessSettings, database: Database) -> AsyncIterator[
     keys = Keys(database, settings.key_pepper.get_secret_value(), previous_peppers)
     tokens = _tokens(settings, database)
     try:
-        yield Access(keys, tokens, Refusals(database), settings.hosts)
+        yield Access(keys, tokens, settings.hosts)
     finally:
         await keys.close()
         if tokens is not None:
@@ -176,6 +154,26 @@ def _tokens(settings: AccessSettings, database: Database) -> Tokens | None:
         roles_claim=settings.oidc_roles_claim,
     )
     return Tokens(database, IssuerKeys(settings.oidc_issuer, settings.oidc_jwks_url), terms)
+
+
+@asynccontextmanager
+async def _anchoring(settings: ApiSettings, database: Database) -> AsyncIterator[None]:
+    """Anchor the audit log while the block runs, if a file is named for it."""
+    if settings.audit_anchors is None:
+        yield
+        return
+    if settings.audit_signing_key is None:
+        raise ConfigurationError(
+            "HOLDFAST_AUDIT_SIGNING_KEY: is not set, and HOLDFAST_AUDIT_ANCHORS is; set it to an Ed25519 private key "
+            "in PEM (openssl genpkey -algorithm ed25519), or unset the other"
+        )
+    signer = Signer.of(settings.audit_signing_key.get_secret_value(), "HOLDFAST_AUDIT_SIGNING_KEY")
+    anchors = Anchors(database, signer, settings.audit_anchors, settings.audit_anchor_interval_s)
+    anchors.start()
+    try:
+        yield
+    finally:
+        await anchors.stop()
 
 
 def _models(settings: ApiSettings, database: Database) -> Models | None:

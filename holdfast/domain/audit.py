@@ -26,7 +26,6 @@ Kind = Literal[
     "run",  # cancel requested, and how it ended
     "budget",  # set, or raised
     "key",  # API keys and who holds them
-    "identity",  # keys, tokens and accounts, linked to a principal or from it
     "configuration",  # agents, applied
     "provider_key",  # a tenant's own keys of providers
     "switch",  # kill switches

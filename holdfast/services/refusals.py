@@ -1,24 +1,17 @@
 """Refusals on record: who asked for what they may not, or could not, have.
 
-The transaction of what is refused is rolled back, so that a refusal is written in one of its own. Where that can't be,
-the caller of what is decided in the database is told that it is away, and asks again; whoever lacks the permission to
-ask at all is refused all the same.
+The transaction of what is refused is rolled back, so that a refusal is written in one of its own. A refusal that can't
+be recorded is not given: the caller is told that the database is away, and asks again.
 """
 
-import logging
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from holdfast.domain.errors import Conflict, DigestMismatch, Forbidden, HoldfastError, Unavailable
-from holdfast.domain.permissions import Caller, Permission
+from holdfast.domain.errors import Conflict, DigestMismatch, Forbidden, HoldfastError
+from holdfast.domain.permissions import Caller
 from holdfast.store import audit
 from holdfast.store.engine import Database
-
-log = logging.getLogger(__name__)
-
-_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 _OUTCOMES: dict[type[HoldfastError], str] = {
     Forbidden: "forbidden",
@@ -56,33 +49,3 @@ async def recording_refusals(database: Database, caller: Caller, asked: Asked) -
         async with database.tenant(caller.tenant_id) as connection:
             await audit.append(connection, caller.tenant_id, entry)
         raise
-
-
-class Refusals:
-    """Records refusals for want of a permission."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def record(self, caller: Caller, permission: Permission, route: str, subject_id: str | None) -> None:
-        """Record one. Where it can't be stored it is logged, and the caller refused all the same.
-
-        Args:
-            caller: who is refused.
-            permission: what they lack.
-            route: method and path, with the names of its parameters and not their values.
-            subject_id: what it was about, as the path named it; what is no id is left out.
-        """
-        subject = subject_id if subject_id is not None and _ID.fullmatch(subject_id) else None
-        entry = audit.Entry(
-            kind="refusal",
-            outcome="forbidden",
-            subject_id=subject,
-            person=caller.person,
-            detail=f"{permission} is missing: {route}",
-        )
-        try:
-            async with self._database.tenant(caller.tenant_id) as connection:
-                await audit.append(connection, caller.tenant_id, entry)
-        except Unavailable as error:
-            log.warning("a refusal of %s to %r is not on record: %s", permission, caller.person, error)
