@@ -16,7 +16,7 @@ from holdfast.domain.confirmations import RAISE_BUDGET, Confirmation, Confirmati
 from holdfast.domain.ids import new_confirmation_id
 from holdfast.domain.runs import OPEN, RunStatus
 from holdfast.domain.steps import ModelAnswer, ModelStep
-from holdfast.services.confirmation_endings import as_requested, withdraw_raise
+from holdfast.services.confirmation_endings import as_requested, asked_entry, withdraw_raise
 from holdfast.store import audit, budgets, confirmations, runs
 from holdfast.store.budgets import Reservation
 from holdfast.store.confirmations import RaiseQuestion
@@ -77,13 +77,15 @@ async def _refuse_or_ask(
     assert budget is not None, "it was locked above, and none is ever removed"
     why = f"{budget}; this call may cost ${dollars(worst_usd)}"
     if budget.terms.raise_by_usd is None or (before is not None and before.status in _REFUSED):
-        await audit.append(connection, step.tenant_id, _entry(step, "model_call", "refused", why))
+        refused = audit.Entry(
+            kind="model_call", outcome="refused", run_id=step.run_id, step=step.step, alias=agent.model, detail=why
+        )
+        await audit.append(connection, step.tenant_id, refused)
         return ModelAnswer(is_over_budget=True)
     question = _question(step, agent, budget, budget.terms.raise_by_usd, why)
     asked = await confirmations.request_raise(connection, step.tenant_id, question)
     await confirmations.mark_run_waiting(connection, step.tenant_id, step.run_id)
-    entry = _entry(step, "confirmation", ConfirmationStatus.PENDING, why, asked)
-    await audit.append(connection, step.tenant_id, entry)
+    await audit.append(connection, step.tenant_id, asked_entry(asked, step.step))
     return ModelAnswer(asked=as_requested(asked))
 
 
@@ -105,16 +107,4 @@ def _question(step: ModelStep, agent: AgentSpec, budget: Budget, by: Decimal, wh
         approvers=budget.terms.approvers,
         deadline=agent.confirmation.deadline,
         remind_after=agent.confirmation.remind_after,
-    )
-
-
-def _entry(step: ModelStep, kind: str, outcome: str, detail: str, asked: Confirmation | None = None) -> audit.Entry:
-    return audit.Entry(
-        kind=kind,
-        outcome=outcome,
-        run_id=step.run_id,
-        step=step.step,
-        subject_id=asked.confirmation_id if asked else None,
-        tool=asked.tool if asked else None,
-        detail=detail,
     )

@@ -15,6 +15,7 @@ from holdfast.domain.tools import Declaration, ToolCall, ToolCallStatus
 from holdfast.services.budgets import limit_of
 from holdfast.services.confirmation_endings import (
     as_requested,
+    asked_entry,
     expire_or_escalate,
     remind,
     withdraw_one,
@@ -60,7 +61,7 @@ class ConfirmationActivities:
             asked = await confirmations.request(connection, tenant_id, question)
             if is_new:
                 await confirmations.mark_run_waiting(connection, tenant_id, reference.run_id)
-                await audit.append(connection, tenant_id, _asked(asked, call))
+                await audit.append(connection, tenant_id, asked_entry(asked, call.step))
         return as_requested(asked)
 
     @activity.defn
@@ -114,18 +115,6 @@ def _question(call: ToolCall, rule: str, terms: ConfirmationDefaults, schema: di
         escalate=None if terms.escalate is None else terms.escalate.model_dump(mode="json"),
         approvers=terms.approvers,
         four_eyes=terms.four_eyes,
-    )
-
-
-def _asked(asked: Confirmation, call: ToolCall) -> audit.Entry:
-    return audit.Entry(
-        kind="confirmation",
-        outcome=ConfirmationStatus.PENDING,
-        run_id=call.run_id,
-        step=call.step,
-        subject_id=asked.confirmation_id,
-        tool=call.tool,
-        detail=asked.rule,
     )
 
 

@@ -15,6 +15,7 @@ from activities.catalogue import AgentCatalogue
 from activities.heartbeat import heartbeating
 from activities.proposals import MAX_CALLS_A_STEP, next_acts, propose
 from holdfast.domain.agents import AgentSpec
+from holdfast.domain.audit import outcome_content
 from holdfast.domain.errors import ModelError, ModelRequestRefused, ModelsUnavailable
 from holdfast.domain.messages import ChatMessage, PastRun, as_chat, is_json
 from holdfast.domain.model_calls import Completion, StreamEvent
@@ -235,8 +236,10 @@ def _entries(step: ModelStep, completion: Completion, proposals: list[Proposal])
             subject_id=call.tool_call_id,
             tool=call.tool,
             latency_ms=0,
+            content={"outcome": outcome_content(None, call.error)},
         )
         for call in proposals
         if not TRANSITIONS[call.status]
     ]
-    return [audit.answered(completion, run_id=step.run_id, step=step.step), *refused]
+    text = storable(completion.text, MAX_STORED_CHARACTERS)
+    return [audit.answered(completion, run_id=step.run_id, step=step.step, text=text), *refused]

@@ -26,13 +26,14 @@ from temporalio import activity
 from activities.catalogue import AgentCatalogue
 from activities.heartbeat import heartbeating
 from holdfast.domain.agents import AgentSpec, ConfirmationDefaults
-from holdfast.domain.confirmations import ConfirmationKind, ConfirmationStatus, arguments_digest
+from holdfast.domain.audit import SUPERSEDED, canonical, outcome_content
+from holdfast.domain.confirmations import ConfirmationKind, arguments_digest
 from holdfast.domain.errors import Unavailable
 from holdfast.domain.messages import OUTCOME_UNKNOWN
 from holdfast.domain.policy import rule_on
 from holdfast.domain.steps import CallRef, ConfirmationRequested, ToolOutcome
 from holdfast.domain.tools import Declaration, Effect, ToolCall, ToolCallStatus
-from holdfast.services.confirmation_endings import as_requested, settle_withdrawn
+from holdfast.services.confirmation_endings import as_requested, asked_entry, settle_withdrawn
 from holdfast.store import audit, confirmations, outbox, runs, tool_calls
 from holdfast.store.confirmations import Question
 from holdfast.store.engine import Database
@@ -255,12 +256,7 @@ class ToolActivities:
         terms = rule_on(agent, call.tool, declared, call.arguments or {}).asking
         asked = await confirmations.request(connection, reference.tenant_id, _question(call, terms))
         await confirmations.mark_run_waiting(connection, reference.tenant_id, call.run_id)
-        entry = replace(
-            _entry(reference, call, ConfirmationStatus.PENDING, 0),
-            kind="confirmation",
-            subject_id=asked.confirmation_id,
-        )
-        await audit.append(connection, reference.tenant_id, entry)
+        await audit.append(connection, reference.tenant_id, asked_entry(asked, call.step))
         return as_requested(asked)
 
     async def _tool(self, connection: AsyncConnection, reference: CallRef, name: str) -> Tool | None:
@@ -294,8 +290,16 @@ class ToolActivities:
 
 
 async def _dispatch(connection: AsyncConnection, reference: CallRef, call: ToolCall, tool: Tool) -> _Reserved:
-    attempts = await tool_calls.dispatch(connection, reference.tenant_id, reference.tool_call_id)
-    return _Reserved(replace(call, attempts=attempts), tool)
+    """Hand out a locked call once more; on record, that nothing will be heard of a dispatch before this one."""
+    dispatched = replace(call, attempts=await tool_calls.dispatch(connection, reference.tenant_id, call.tool_call_id))
+    intent = replace(
+        _entry(reference, dispatched, ToolCallStatus.DISPATCHED),
+        content={"arguments": canonical(call.arguments or {})},
+    )
+    is_again = call.status is ToolCallStatus.DISPATCHED
+    before = [_entry(reference, call, SUPERSEDED)] if is_again else []
+    await audit.append(connection, reference.tenant_id, *before, intent)
+    return _Reserved(replace(dispatched, status=ToolCallStatus.DISPATCHED), tool)
 
 
 async def _time_to_probe(
@@ -340,7 +344,8 @@ async def _deny(connection: AsyncConnection, reference: CallRef, call: ToolCall,
         to=denied,
         error=error,
     )
-    await audit.append(connection, reference.tenant_id, _entry(reference, call, denied, latency_ms=0))
+    entry = _outcome_entry(reference, call, _Settlement(denied, error=error), latency_ms=0)
+    await audit.append(connection, reference.tenant_id, entry)
     return ToolOutcome(denied)
 
 
@@ -368,7 +373,7 @@ async def _store(
         error=settlement.error,
     )
     if stored:
-        await audit.append(connection, tenant_id, _entry(reference, call, settlement.status, latency_ms))
+        await audit.append(connection, tenant_id, _outcome_entry(reference, call, settlement, latency_ms))
     return stored
 
 
@@ -391,9 +396,7 @@ def _question(call: ToolCall, terms: ConfirmationDefaults) -> Question:
     )
 
 
-def _entry(
-    reference: CallRef, call: ToolCall, outcome: ToolCallStatus | ConfirmationStatus, latency_ms: int
-) -> audit.Entry:
+def _entry(reference: CallRef, call: ToolCall, outcome: str) -> audit.Entry:
     return audit.Entry(
         kind="tool_call",
         outcome=outcome,
@@ -401,5 +404,13 @@ def _entry(
         step=call.step,
         subject_id=call.tool_call_id,
         tool=call.tool,
+        attempt=call.attempts,
+    )
+
+
+def _outcome_entry(reference: CallRef, call: ToolCall, settlement: _Settlement, latency_ms: int) -> audit.Entry:
+    return replace(
+        _entry(reference, call, settlement.status),
         latency_ms=latency_ms,
+        content={"outcome": outcome_content(settlement.result, settlement.error)},
     )

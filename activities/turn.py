@@ -9,7 +9,7 @@ from holdfast.domain.runs import RunStatus
 from holdfast.domain.steps import Ending, Finish, RunRef, Turn, TurnPassed
 from holdfast.services.confirmation_endings import withdraw
 from holdfast.services.runs import TERMINATED, end_lost
-from holdfast.store import messages, outbox, steps, turns
+from holdfast.store import audit, messages, outbox, steps, turns
 from holdfast.store.engine import Database
 from holdfast.temporal.client import MessageWorkflows
 
@@ -94,7 +94,7 @@ class TurnActivities:
             said = await _said(connection, finish)
             reply = said or _APOLOGIES.get(finish.ending)
             if reply is not None:
-                await messages.store_reply(connection, finish.tenant_id, finish.run_id, new_message_id(), reply)
+                await _store_reply(connection, finish, reply)
             following = await turns.end(
                 connection,
                 finish.tenant_id,
@@ -104,6 +104,16 @@ class TurnActivities:
                 error=None if said else _ERRORS.get(finish.ending, finish.ending.value),
             )
         return TurnPassed(next_workflow_id=following)
+
+
+async def _store_reply(connection: AsyncConnection, finish: Finish, reply: str) -> None:
+    message_id = new_message_id()
+    if not await messages.store_reply(connection, finish.tenant_id, finish.run_id, message_id, reply):
+        return
+    entry = audit.Entry(
+        kind="message", outcome="replied", run_id=finish.run_id, subject_id=message_id, content={"text": reply}
+    )
+    await audit.append(connection, finish.tenant_id, entry)
 
 
 async def _said(connection: AsyncConnection, finish: Finish) -> str:

@@ -5,6 +5,7 @@ from fastapi import FastAPI
 from api import auth, middleware, problems
 from api.routes import (
     agents,
+    audit,
     budget,
     confirmations,
     conversations,
@@ -25,7 +26,7 @@ Authenticate with an API key: `Authorization: Bearer hf_…`. Errors are `applic
 """
 
 #: What the API always serves; the models only where it is told of a models file.
-RESOURCES = (messages, conversations, runs, tool_calls, confirmations, agents, budget, keys, identities, health)
+RESOURCES = (messages, conversations, runs, tool_calls, confirmations, agents, budget, keys, identities, audit, health)
 
 
 def create_app(services: Services) -> FastAPI:

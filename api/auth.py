@@ -4,6 +4,7 @@ A route names the permission it needs in its signature: `caller: Annotated[Calle
 application with a route that names none is not built.
 """
 
+import re
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
@@ -15,6 +16,7 @@ from api.wiring import pool_services
 from holdfast.domain.errors import PermissionMissing, Unauthenticated
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.services.keys import PREFIX
+from holdfast.services.refusals import Asked, recording_refusals
 
 _bearer = HTTPBearer(
     auto_error=False, description="An API key (`Authorization: Bearer hf_…`), or a token of the identity provider"
@@ -22,6 +24,8 @@ _bearer = HTTPBearer(
 
 #: Methods that change nothing, so that refusing them is not worth a row.
 _READING = frozenset({"GET", "HEAD"})
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 #: What anybody may read: no route here may tell of a tenant.
 PUBLIC = frozenset(
@@ -49,14 +53,18 @@ class Needs:
     async def __call__(self, request: Request, caller: Annotated[Caller, Depends(_caller)]) -> Caller:
         if caller.may(self.permission):
             return caller
-        if request.method not in _READING:
-            await self._record(request, caller)
-        raise PermissionMissing(f"Your roles don't give the permission {self.permission}.")
+        refusal = PermissionMissing(f"Your roles don't give the permission {self.permission}.")
+        if request.method in _READING:
+            raise refusal
+        async with recording_refusals(pool_services(request).database, caller, self._asked(request)):
+            raise refusal
 
-    async def _record(self, request: Request, caller: Caller) -> None:
+    def _asked(self, request: Request) -> Asked:
+        """What is refused: the route, with the names of its parameters, and what the path named."""
         route = f"{request.method} {request.scope['route'].path}"
-        subject_id = next(iter(request.path_params.values()), None)
-        await pool_services(request).access.refusals.record(caller, self.permission, route, subject_id)
+        subject_id = next(iter(request.path_params.values()), "")
+        what = f"{self.permission} is missing: {route}"
+        return Asked(what, subject_id if _ID.fullmatch(subject_id) else None)
 
 
 def needs(permission: Permission) -> Any:

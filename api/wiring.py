@@ -10,9 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from holdfast.config.models_yaml import load_models
 from holdfast.config.settings import AccessSettings, ApiSettings
+from holdfast.domain.errors import ConfigurationError
 from holdfast.llm.lazy import LazyPool
 from holdfast.llm.pool import ModelPool
 from holdfast.services.agents import Agents
+from holdfast.services.anchors import Anchors
+from holdfast.services.audit_heads import Signer
+from holdfast.services.audit_log import AuditLog
 from holdfast.services.budgets import Budgets
 from holdfast.services.confirmations import Confirmations
 from holdfast.services.issuer import IssuerKeys
@@ -20,7 +24,6 @@ from holdfast.services.keys import Keys
 from holdfast.services.messages import Messages
 from holdfast.services.models import Models
 from holdfast.services.principals import Principals
-from holdfast.services.refusals import Refusals
 from holdfast.services.relay import Relay
 from holdfast.services.runs import Runs
 from holdfast.services.sweeper import Sweeper
@@ -34,11 +37,10 @@ from holdfast.temporal.client import MessageWorkflows
 
 @dataclass(frozen=True)
 class Access:
-    """Who is calling, and who was turned away. `tokens` None: no identity provider is set. `hosts` None: any."""
+    """Who is calling. `tokens` None: no identity provider is set. `hosts` None: any."""
 
     keys: Keys
     tokens: Tokens | None
-    refusals: Refusals
     hosts: tuple[str, ...] | None
 
     def forget(self) -> None:
@@ -62,6 +64,7 @@ class Services(PoolServices):
     """Everything that a route of the API can ask for."""
 
     agents: Agents
+    audit: AuditLog
     budgets: Budgets
     confirmations: Confirmations
     messages: Messages
@@ -86,10 +89,15 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
         await database.check_role()
         temporal = await client.connect(lazy=True)
         workflows = MessageWorkflows(temporal, settings.task_queue)
-        async with _running(engine, database, workflows) as changes, access(settings, database) as access_:
+        async with (
+            _running(engine, database, workflows) as changes,
+            access(settings, database) as access_,
+            _anchoring(settings, database),
+        ):
             yield Services(
                 database=database,
                 agents=Agents(database),
+                audit=AuditLog(database),
                 budgets=Budgets(database),
                 confirmations=Confirmations(database, workflows),
                 access=access_,
@@ -127,7 +135,7 @@ async def access(settings: AccessSettings, database: Database) -> AsyncIterator[
     keys = Keys(database, settings.key_pepper.get_secret_value(), previous_peppers)
     tokens = _tokens(settings, database)
     try:
-        yield Access(keys, tokens, Refusals(database), settings.hosts)
+        yield Access(keys, tokens, settings.hosts)
     finally:
         await keys.close()
         if tokens is not None:
@@ -146,6 +154,26 @@ def _tokens(settings: AccessSettings, database: Database) -> Tokens | None:
         roles_claim=settings.oidc_roles_claim,
     )
     return Tokens(database, IssuerKeys(settings.oidc_issuer, settings.oidc_jwks_url), terms)
+
+
+@asynccontextmanager
+async def _anchoring(settings: ApiSettings, database: Database) -> AsyncIterator[None]:
+    """Anchor the audit log while the block runs, if a file is named for it."""
+    if settings.audit_anchors is None:
+        yield
+        return
+    if settings.audit_signing_key is None:
+        raise ConfigurationError(
+            "HOLDFAST_AUDIT_SIGNING_KEY: is not set, and HOLDFAST_AUDIT_ANCHORS is; set it to an Ed25519 private key "
+            "in PEM (openssl genpkey -algorithm ed25519), or unset the other"
+        )
+    signer = Signer.of(settings.audit_signing_key.get_secret_value(), "HOLDFAST_AUDIT_SIGNING_KEY")
+    anchors = Anchors(database, signer, settings.audit_anchors, settings.audit_anchor_interval_s)
+    anchors.start()
+    try:
+        yield
+    finally:
+        await anchors.stop()
 
 
 def _models(settings: ApiSettings, database: Database) -> Models | None:

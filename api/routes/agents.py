@@ -2,17 +2,18 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel
 
 from api.auth import needs
+from api.routing import resource
 from api.shapes import Page, PathId
 from api.wiring import services
 from holdfast.domain.agents import AgentSpec
 from holdfast.domain.errors import InvalidInput
 from holdfast.domain.permissions import Caller, Permission
 
-router = APIRouter(prefix="/v1/agents", tags=["agents"])
+router = resource("/v1/agents", "agents")
 
 
 class AgentShape(BaseModel):
@@ -39,7 +40,7 @@ async def apply_agent(
     """Apply an agent: a change makes a new version, which new messages use; the same again changes nothing."""
     if spec.name != name:
         raise InvalidInput("name", f"The body is the agent {spec.name!r}, the path names {name!r}.")
-    return _shape(spec, await services(request).agents.apply(caller.tenant_id, spec))
+    return _shape(spec, await services(request).agents.apply(caller.tenant_id, spec, caller.person))
 
 
 def _shape(spec: AgentSpec, version: int) -> AgentShape:

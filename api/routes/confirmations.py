@@ -2,17 +2,19 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import needs
+from api.problems import documented
+from api.routing import resource
 from api.shapes import ConfirmationShape, Page, Paging, PathId, QueryId
 from api.wiring import services
 from holdfast.domain.confirmations import ConfirmationStatus, Decision
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.services.confirmations import MAX_AT_ONCE, Decided
 
-router = APIRouter(prefix="/v1/confirmations", tags=["confirmations"])
+router = resource("/v1/confirmations", "confirmations")
 
 
 class ConfirmationsQuery(Paging):
@@ -78,7 +80,7 @@ async def get_confirmation(
     return ConfirmationShape.of(await services(request).confirmations.get(caller, confirmation_id))
 
 
-@router.post("/{confirmation_id}/decision")
+@router.post("/{confirmation_id}/decision", responses=documented(409, 412))
 async def decide(
     request: Request,
     caller: Annotated[Caller, needs(Permission.CONFIRMATIONS_DECIDE)],
@@ -90,7 +92,7 @@ async def decide(
     return ConfirmationShape.of(found)
 
 
-@router.post("/decisions")
+@router.post("/decisions", responses=documented(404, 409, 412))
 async def decide_several(
     request: Request, caller: Annotated[Caller, needs(Permission.CONFIRMATIONS_DECIDE)], body: DecisionsBody
 ) -> Page[ConfirmationShape]:

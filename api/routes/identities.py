@@ -3,16 +3,17 @@
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, ConfigDict
 
 from api.auth import needs
+from api.routing import resource
 from api.shapes import Page
 from api.wiring import services
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.principals import Identity, IdentityKind
 
-router = APIRouter(prefix="/v1/identities", tags=["keys"])
+router = resource("/v1/identities", "keys")
 
 
 class IdentityBody(BaseModel):

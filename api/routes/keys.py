@@ -3,17 +3,18 @@
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import needs
+from api.routing import resource
 from api.shapes import Page, Paging, PathId
 from api.wiring import services
 from holdfast.domain.agents import Duration
 from holdfast.domain.permissions import Caller, Permission, with_default_roles
 from holdfast.domain.principals import ApiKey
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"])
+router = resource("/v1/keys", "keys")
 
 #: How many roles a key can carry.
 MAX_ROLES = 50

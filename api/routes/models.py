@@ -6,12 +6,13 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal, Self
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import problems
 from api.auth import needs
+from api.routing import resource
 from api.shapes import AttemptShape, UsageShape
 from api.wiring import models
 from holdfast.domain.errors import HoldfastError
@@ -22,7 +23,9 @@ from holdfast.services.models import Ask, Generated
 
 log = logging.getLogger(__name__)
 
-router = APIRouter(tags=["models"])
+router = resource("", "models")
+
+_UNANSWERED = problems.documented(404, 502)
 
 #: How many texts one request may have made into vectors: OpenAI's own limit.
 MAX_TEXTS = 2048
@@ -185,7 +188,7 @@ class EmbeddingsShape(AnsweredShape):
         return cls(**cls.told(embeddings), data=[list(vector) for vector in embeddings.vectors])
 
 
-@router.post("/complete")
+@router.post("/complete", responses=_UNANSWERED)
 async def complete(
     request: Request, caller: Annotated[Caller, needs(Permission.MODELS_USE)], body: CompletionBody
 ) -> CompletionShape:
@@ -196,7 +199,10 @@ async def complete(
 @router.post(
     "/complete/stream",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/x-ndjson": {}}, "description": "One JSON object a line; see below."}},
+    responses={
+        200: {"content": {"application/x-ndjson": {}}, "description": "One JSON object a line; see below."},
+        **_UNANSWERED,
+    },
 )
 async def stream(
     request: Request, caller: Annotated[Caller, needs(Permission.MODELS_USE)], body: CompletionBody
@@ -217,7 +223,7 @@ async def stream(
     return StreamingResponse(_lines(request, first, events), media_type="application/x-ndjson")
 
 
-@router.post("/generate")
+@router.post("/generate", responses=_UNANSWERED)
 async def generate(
     request: Request, caller: Annotated[Caller, needs(Permission.MODELS_USE)], body: GenerationBody
 ) -> GenerationShape:
@@ -226,7 +232,7 @@ async def generate(
     return GenerationShape.of(generated)
 
 
-@router.post("/embed")
+@router.post("/embed", responses=_UNANSWERED)
 async def embed(
     request: Request, caller: Annotated[Caller, needs(Permission.MODELS_USE)], body: EmbeddingBody
 ) -> EmbeddingsShape:

@@ -2,10 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import needs
+from api.problems import documented
+from api.routing import resource
 from api.shapes import Page, Paging, PathId, ToolCallShape
 from api.wiring import services
 from holdfast.domain.confirmations import Resolution
@@ -13,7 +15,7 @@ from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.tools import ToolCallStatus
 from holdfast.services.tool_calls import MAX_EVIDENCE_CHARACTERS, Resolved
 
-router = APIRouter(prefix="/v1/tool-calls", tags=["tool calls"])
+router = resource("/v1/tool-calls", "tool calls")
 
 
 class ToolCallsQuery(Paging):
@@ -55,7 +57,7 @@ async def get_tool_call(
     return ToolCallShape.of(await services(request).tool_calls.get(caller, tool_call_id))
 
 
-@router.post("/{tool_call_id}/resolution")
+@router.post("/{tool_call_id}/resolution", responses=documented(409))
 async def resolve(
     request: Request,
     caller: Annotated[Caller, needs(Permission.TOOL_CALLS_RESOLVE)],

@@ -6,12 +6,14 @@ import typer
 
 from holdfast.cli import (
     agents,
+    audit,
     budget,
     chat,
     check,
     confirmations,
     dev,
     doctor,
+    erase,
     identities,
     keys,
     migrate,
@@ -38,6 +40,7 @@ app.add_typer(tools.app, name="tools")
 app.add_typer(budget.app, name="budget")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 app.add_typer(identities.app, name="identities")
 app.command()(check.check)
 app.command()(doctor.doctor)
@@ -45,6 +48,7 @@ app.command()(processes.api)
 app.command()(processes.worker)
 app.command()(processes.pool)
 app.command()(migrate.migrate)
+app.command()(erase.erase)
 
 
 def run() -> None:

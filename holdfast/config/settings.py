@@ -135,6 +135,13 @@ class ApiSettings(AccessSettings, ServingSettings):
     models: Path | None = Field(
         default=None, description="the path of models.yaml, to serve the model pool from the API too"
     )
+    audit_anchors: Path | None = Field(
+        default=None, description="the path of a file, to append the audit log's signed heads to"
+    )
+    audit_anchor_interval_s: float = Field(default=300, gt=0, description="the seconds between two signed heads")
+    audit_signing_key: SecretStr | None = Field(
+        default=None, description="an Ed25519 private key in PEM (openssl genpkey -algorithm ed25519)"
+    )
 
 
 class PoolSettings(AccessSettings):
@@ -161,6 +168,22 @@ class MigrateSettings(Settings):
 
     database_owner_url: DatabaseUrl = Field(
         description="the URL of the role that owns the tables: postgresql://holdfast_owner:PASSWORD@HOST:5432/holdfast"
+    )
+
+
+class ExportSettings(Settings):
+    """What `holdfast audit export` needs."""
+
+    audit_signing_key: SecretStr = Field(
+        description="an Ed25519 private key in PEM (openssl genpkey -algorithm ed25519)"
+    )
+
+
+class VerifySettings(Settings):
+    """What `holdfast audit verify` needs; the key, where it is given anchors."""
+
+    audit_public_key_file: Path | None = Field(
+        default=None, description="the path of the signing key's public half in PEM (openssl pkey -pubout)"
     )
 
 

@@ -1,9 +1,10 @@
 """Applying agents: each change makes a new version, the same again none."""
 
 from holdfast.domain.agents import AgentSpec
+from holdfast.domain.audit import canonical
 from holdfast.domain.errors import Conflict, InvalidInput
 from holdfast.domain.storable import is_storable
-from holdfast.store import agents
+from holdfast.store import agents, audit
 from holdfast.store.engine import Database
 
 
@@ -13,8 +14,13 @@ class Agents:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def apply(self, tenant_id: str, spec: AgentSpec) -> int:
+    async def apply(self, tenant_id: str, spec: AgentSpec, person: str | None = None) -> int:
         """Make `spec` the newest version of its agent; answers with the version's number.
+
+        Args:
+            tenant_id: whose agent it is.
+            spec: the agent.
+            person: who applies it; None: whoever set this deployment up.
 
         Raises:
             InvalidInput: a text of it can't be stored.
@@ -29,6 +35,14 @@ class Agents:
                 return version
             if not await agents.add_version(connection, tenant_id, spec, (version or 0) + 1):
                 raise Conflict(f"The agent {spec.name!r} was changed by somebody else; apply it again.")
+            entry = audit.Entry(
+                kind="configuration",
+                outcome="applied",
+                subject_id=f"{spec.name}:{(version or 0) + 1}",
+                person=person,
+                content={"spec": canonical(spec.model_dump(mode="json"))},
+            )
+            await audit.append(connection, tenant_id, entry)
             return (version or 0) + 1
 
     async def newest(self, tenant_id: str) -> list[tuple[AgentSpec, int]]:

@@ -13,6 +13,7 @@ from holdfast.domain.budgets import Budget, BudgetTerms, dollars
 from holdfast.domain.confirmations import Confirmation
 from holdfast.domain.errors import Forbidden, NotFound
 from holdfast.domain.permissions import Caller
+from holdfast.services.refusals import Asked, recording_refusals
 from holdfast.store import audit, budgets, confirmations, outbox
 from holdfast.store.engine import Database
 
@@ -39,7 +40,10 @@ class Budgets:
             Forbidden: the budget has approvers, and the person has none of their roles.
         """
         tenant_id = caller.tenant_id
-        async with self._database.tenant(tenant_id) as connection:
+        async with (
+            recording_refusals(self._database, caller, Asked("set budget")),
+            self._database.tenant(tenant_id) as connection,
+        ):
             if await budgets.lock(connection, tenant_id):
                 _check_right(caller, (await _get(connection, tenant_id)).terms)
             await budgets.put(connection, tenant_id, terms)

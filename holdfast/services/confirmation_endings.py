@@ -7,6 +7,7 @@ import json
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.domain.audit import canonical, outcome_content
 from holdfast.domain.confirmations import Confirmation, ConfirmationKind, ConfirmationStatus, Decision
 from holdfast.domain.messages import OUTCOME_UNKNOWN
 from holdfast.domain.steps import ConfirmationRequested
@@ -17,7 +18,7 @@ from holdfast.store import audit, confirmations, tool_calls
 async def expire_or_escalate(connection: AsyncConnection, tenant_id: str, confirmation: Confirmation) -> bool:
     """The deadline of a confirmation has passed. True: nobody is asked any more; False: further people are."""
     if await confirmations.escalate(connection, tenant_id, confirmation):
-        await _record(connection, tenant_id, confirmation, "escalated")
+        await record(connection, tenant_id, confirmation, "escalated")
         return False
     await expire(connection, tenant_id, confirmation)
     return True
@@ -36,7 +37,7 @@ async def expire(connection: AsyncConnection, tenant_id: str, confirmation: Conf
 async def remind(connection: AsyncConnection, tenant_id: str, confirmation: Confirmation) -> None:
     """Remind the people who are asked, once."""
     if await confirmations.remind(connection, tenant_id, confirmation.confirmation_id):
-        await _record(connection, tenant_id, confirmation, "reminded")
+        await record(connection, tenant_id, confirmation, "reminded")
 
 
 async def withdraw(connection: AsyncConnection, tenant_id: str, run_id: str) -> None:
@@ -55,6 +56,8 @@ async def withdraw(connection: AsyncConnection, tenant_id: str, run_id: str) -> 
             step=left.step,
             subject_id=left.tool_call_id,
             tool=left.tool,
+            attempt=left.attempts,
+            content={"outcome": outcome_content(None, OUTCOME_UNKNOWN)},
         )
         await audit.append(connection, tenant_id, entry)
 
@@ -131,16 +134,20 @@ async def go_on(
 ) -> None:
     """Let the run go on, unless something else of it waits for a person, and record what became of this."""
     await confirmations.mark_run_going_on(connection, tenant_id, confirmation.run_id)
-    await _record(connection, tenant_id, confirmation, status, verdict)
+    # A confirmation that was withdrawn says why; one that nobody decided ended at its deadline.
+    via = verdict.decided_via if verdict else confirmation.decided_via or "deadline"
+    await record(connection, tenant_id, confirmation, status, verdict, via)
 
 
-async def _record(
+async def record(
     connection: AsyncConnection,
     tenant_id: str,
     confirmation: Confirmation,
     outcome: str,
     verdict: confirmations.Verdict | None = None,
+    via: str | None = None,
 ) -> None:
+    """Record what became of a confirmation, and who decided it."""
     entry = audit.Entry(
         kind="confirmation",
         outcome=outcome,
@@ -149,8 +156,31 @@ async def _record(
         tool=confirmation.tool,
         person=verdict.decided_by if verdict else None,
         detail=verdict.decision if verdict else None,
+        via=via,
+        content=_said(verdict) if verdict else {},
     )
     await audit.append(connection, tenant_id, entry)
+
+
+def _said(verdict: confirmations.Verdict) -> dict[str, str]:
+    said = {} if verdict.reason is None else {"reason": verdict.reason}
+    if verdict.edited_arguments is not None:
+        said["edited_arguments"] = canonical(verdict.edited_arguments)
+    return said
+
+
+def asked_entry(asked: Confirmation, step: int | None) -> audit.Entry:
+    """That a person is asked, for the record."""
+    return audit.Entry(
+        kind="confirmation",
+        outcome=ConfirmationStatus.PENDING,
+        run_id=asked.run_id,
+        step=step,
+        subject_id=asked.confirmation_id,
+        tool=asked.tool,
+        detail=asked.rule,
+        content={"arguments": canonical(asked.arguments)},
+    )
 
 
 def as_requested(confirmation: Confirmation) -> ConfirmationRequested:

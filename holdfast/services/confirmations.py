@@ -25,6 +25,7 @@ from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.storable import is_storable
 from holdfast.services.budgets import raise_as_asked
 from holdfast.services.confirmation_endings import expire_or_escalate, go_on, settle_call
+from holdfast.services.refusals import Asked, recording_refusals
 from holdfast.store import confirmations, outbox, runs, tool_calls
 from holdfast.store.engine import Database
 from holdfast.temporal.client import MessageWorkflows
@@ -99,8 +100,14 @@ class Confirmations:
         """Decide several confirmations, all of them or none; answers in their order.
 
         Raises:
-            HoldfastError: as `decide` does, for the first that can't be decided.
+            HoldfastError: as `decide` does, for the first that can't be decided; a refusal is on record.
         """
+        async with recording_refusals(self._database, caller, Asked("decide")) as asked:
+            return await self._decide_all(caller, decisions, asked)
+
+    async def _decide_all(
+        self, caller: Caller, decisions: Sequence[tuple[str, Decided]], asked: Asked
+    ) -> list[Confirmation]:
         if len({confirmation_id for confirmation_id, _ in decisions}) < len(decisions):
             raise InvalidInput("decisions", "Each confirmation can be named once.")
         settled: dict[str, Confirmation] = {}
@@ -111,7 +118,9 @@ class Confirmations:
             in_order = sorted(decisions, key=lambda one: one[0])
             found = [await _to_decide(connection, caller, confirmation_id) for confirmation_id, _ in in_order]
             await runs.lock(connection, caller.tenant_id, *(confirmation.run_id for confirmation in found))
-            for confirmation_id, decided in in_order:
+            for known, (confirmation_id, decided) in zip(found, in_order, strict=True):
+                asked.subject_id, asked.run_id = confirmation_id, known.run_id
+                asked.what, asked.via = decided.decision, decided.via
                 try:
                     confirmation, workflow = await decide_in(connection, caller, confirmation_id, decided)
                 except Conflict as conflict:

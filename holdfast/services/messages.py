@@ -18,7 +18,7 @@ from holdfast.domain.storable import is_storable
 from holdfast.services.arrivals import Arrival, arrive
 from holdfast.services.confirmations import wake
 from holdfast.services.runs import cancel
-from holdfast.store import messages, turns
+from holdfast.store import audit, messages, turns
 from holdfast.store.engine import Database
 from holdfast.temporal.client import MessageWorkflows
 
@@ -159,7 +159,23 @@ async def _insert(
     }
     if not await messages.accept(connection, row, new_conversation=message.conversation_id is None):
         raise NotFound("conversation", run.conversation_id)
+    await _record(connection, caller, run, message, arrival)
     return run
+
+
+async def _record(
+    connection: AsyncConnection, caller: Caller, run: RunToStart, message: NewMessage, arrival: Arrival
+) -> None:
+    accepted = audit.Entry(
+        kind="message",
+        outcome="accepted",
+        run_id=run.run_id,
+        subject_id=run.message_id,
+        person=caller.person,
+        content={"text": message.text},
+    )
+    merged = audit.Entry(kind="run", outcome=RunStatus.MERGED, run_id=run.run_id)
+    await audit.append(connection, caller.tenant_id, accepted, *([merged] if arrival.answered_by else []))
 
 
 def _repeat(caller: Caller, first: Any, fingerprint: str) -> Accepted:

@@ -59,9 +59,10 @@ class Principals:
 
 def _entry(caller: Caller, outcome: str, kind: IdentityKind, subject: str, principal: str) -> audit.Entry:
     return audit.Entry(
-        kind="identity",
+        kind="key",
         outcome=outcome,
-        subject_id=kind.principal(subject),
+        subject_id=subject if kind is IdentityKind.KEY else None,
         person=caller.person,
-        detail=f"principal {principal}",
+        # Not as the subject, which stays for ever: a name must be erasable.
+        detail=f"{kind} {subject} as {principal}",
     )

@@ -161,8 +161,6 @@ async def end_lost(connection: AsyncConnection, tenant_id: str, run_id: str, why
     following = await turns.end(connection, tenant_id, run_id, status=RunStatus.FAILED, degraded=False, error=why)
     if following is not None:
         await outbox.add_freed(connection, tenant_id, run_id, following)
-    entry = audit.Entry(kind="run", outcome=RunStatus.FAILED, run_id=run_id, detail=why)
-    await audit.append(connection, tenant_id, entry)
     return True
 
 

@@ -6,13 +6,16 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.domain.audit import outcome_content
 from holdfast.domain.confirmations import Confirmation, ConfirmationStatus, Resolution
 from holdfast.domain.errors import Conflict, InvalidInput, NotFound
 from holdfast.domain.permissions import Caller, Permission, View
 from holdfast.domain.policy import rule_on
 from holdfast.domain.storable import is_storable
 from holdfast.domain.tools import Declaration, ToolCall, ToolCallStatus
+from holdfast.services.confirmation_endings import record
 from holdfast.services.confirmations import Asking, check_right, wake
+from holdfast.services.refusals import Asked, recording_refusals
 from holdfast.store import agents, audit, confirmations, outbox, runs, tool_calls
 from holdfast.store.engine import Database
 from holdfast.temporal.client import MessageWorkflows
@@ -72,11 +75,16 @@ class ToolCalls:
             InvalidInput: the result can't be stored.
             Conflict: the outcome is not unknown, or its run waits no longer for it to run again.
         """
+        async with recording_refusals(self._database, caller, Asked(resolved.resolution, tool_call_id)) as asking:
+            return await self._resolve(caller, tool_call_id, resolved, asking)
+
+    async def _resolve(self, caller: Caller, tool_call_id: str, resolved: Resolved, asking: Asked) -> ToolCall:
         if not is_storable([resolved.result, resolved.evidence]):
             raise InvalidInput("result", "It holds a NUL or half a surrogate pair, or is nested too deeply.")
         tenant_id, view = caller.tenant_id, caller.view(Permission.TOOL_CALLS_RESOLVE)
         async with self._database.tenant(tenant_id) as connection:
             call = await _find(connection, tenant_id, tool_call_id, view)
+            asking.run_id = call.run_id
             await runs.lock(connection, tenant_id, call.run_id)
             asked = await confirmations.outcome_asked(connection, tenant_id, tool_call_id)
             await _check_right(connection, caller, call, asked)
@@ -97,9 +105,13 @@ async def _decide(
     if call.status is not ToolCallStatus.AMBIGUOUS:
         raise Conflict(f"The outcome of this call is not unknown: it has {call.status}.")
     workflow = None
-    if asked is not None and await confirmations.decide(
-        connection, tenant_id, asked.confirmation_id, _verdict(caller, asked, resolved)
+    verdict = None if asked is None else _verdict(caller, asked, resolved)
+    if (
+        asked is not None
+        and verdict is not None
+        and await confirmations.decide(connection, tenant_id, asked.confirmation_id, verdict)
     ):
+        await record(connection, tenant_id, asked, verdict.status, verdict, verdict.decided_via)
         workflow = await confirmations.workflow_of(connection, tenant_id, asked.confirmation_id)
         await confirmations.mark_run_going_on(connection, tenant_id, call.run_id)
         await outbox.add_decided(connection, tenant_id, asked.confirmation_id, workflow)
@@ -182,5 +194,8 @@ async def _record(connection: AsyncConnection, caller: Caller, call: ToolCall, r
         tool=call.tool,
         person=caller.person,
         detail=f"resolved: {resolved.resolution}",
+        via="api",
+        attempt=call.attempts,
+        content={"evidence": resolved.evidence, "outcome": outcome_content(_result(resolved), _error(resolved))},
     )
     await audit.append(connection, caller.tenant_id, entry)

@@ -62,9 +62,23 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def _transaction(self, name: str, value: str) -> AsyncIterator[AsyncConnection]:
+    async def heads(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that sees the audit chain of every tenant, which holds hashes only, and no other table."""
+        async with self._transaction("app.heads", "on") as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def snapshot(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
+        """A transaction that reads the rows of one tenant, all as they were at its beginning."""
+        async with self._transaction("app.tenant_id", tenant_id, isolation="REPEATABLE READ") as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _transaction(self, name: str, value: str, isolation: str | None = None) -> AsyncIterator[AsyncConnection]:
         try:
             async with self._engine.connect() as connection:
+                if isolation is not None:
+                    await connection.execution_options(isolation_level=isolation)
                 await _begin(connection, name, value)
                 yield connection
                 await connection.commit()

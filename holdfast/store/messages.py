@@ -123,11 +123,12 @@ async def accepted_under_key(connection: AsyncConnection, tenant_id: str, key: s
     ).one_or_none()
 
 
-async def store_reply(connection: AsyncConnection, tenant_id: str, run_id: str, message_id: str, reply: str) -> None:
-    """Store a run's reply, once: a second one for the same run changes nothing."""
-    await connection.execute(
+async def store_reply(connection: AsyncConnection, tenant_id: str, run_id: str, message_id: str, reply: str) -> bool:
+    """Store a run's reply, once. False: it has one, and a second changes nothing."""
+    stored = await connection.execute(
         _STORE_REPLY, {"tenant_id": tenant_id, "run_id": run_id, "message_id": message_id, "text": reply}
     )
+    return stored.rowcount == 1
 
 
 async def replies_of(connection: AsyncConnection, tenant_id: str, run_ids: list[str]) -> dict[str, str]:

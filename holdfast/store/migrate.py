@@ -17,7 +17,7 @@ _GRANTS = (
     "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
     "REVOKE INSERT, UPDATE, DELETE ON alembic_version FROM {role}",
     # What is on record stays on record.
-    "REVOKE UPDATE, DELETE ON audit FROM {role}",
+    "REVOKE UPDATE, DELETE, TRUNCATE ON audit, audit_chain FROM {role}",
 )
 
 

@@ -288,13 +288,13 @@ audit = Table(
     metadata,
     _tenant(),
     Column("audit_id", BigInteger, Identity(always=True), nullable=False),
-    Column("kind", Text, nullable=False, comment="model_call, tool_call, confirmation, run, budget"),
+    Column("kind", Text, nullable=False, comment="see holdfast/domain/audit.py"),
     Column("outcome", Text, nullable=False),
-    Column("run_id", Text, comment="null: a model call by itself, for no run"),
+    Column("run_id", Text, comment="null: of no run"),
     Column("step", Integer),
-    Column("subject_id", Text, comment="the tool call or confirmation it is about"),
+    Column("subject_id", Text, comment="the message, tool call, confirmation, … it is about"),
     Column("tool", Text),
-    Column("person", Text, comment="who decided"),
+    Column("person", Text, comment="who did it, or decided"),
     Column("alias", Text),
     Column("model", Text),
     Column("deployment", Text),
@@ -306,10 +306,29 @@ audit = Table(
     Column("purpose", Text, comment="what a model call by itself was for, as its caller said"),
     Column("usage_estimated", Boolean),
     Column("first_token_ms", Integer),
+    Column("via", Text, comment="the way it came, such as api or chat"),
+    Column("attempt", Integer, comment="which dispatch of a tool call"),
+    Column("digests", JSONB, nullable=False, server_default=text("'{}'::jsonb"), comment="of what may be erased"),
+    Column("salts", JSONB, nullable=False, server_default=text("'{}'::jsonb"), comment="of the digests, till erased"),
+    Column("erased", JSONB, nullable=False, server_default=text("'{}'::jsonb"), comment="by which erasure"),
     _created_at(),
     PrimaryKeyConstraint("tenant_id", "audit_id"),
     _belongs_to("runs", "run_id"),
     Index("ix_audit_run_id", "tenant_id", "run_id", "kind"),
+    Index("ix_audit_subject_id", "tenant_id", "subject_id"),
+)
+
+# Filled by a trigger when a transaction commits that has appended to the log.
+audit_chain = Table(
+    "audit_chain",
+    metadata,
+    _tenant(),
+    Column("seq", BigInteger, nullable=False, comment="counts the tenant's entries from 1, without a gap"),
+    Column("audit_id", BigInteger, nullable=False),
+    Column("previous_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False, comment="SHA-256 of the record: see holdfast_audit_record"),
+    PrimaryKeyConstraint("tenant_id", "seq"),
+    Index("uq_audit_chain_audit_id", "tenant_id", "audit_id", unique=True),
 )
 
 budgets = Table(

@@ -79,7 +79,7 @@ UPDATE tool_calls
 SET status = CASE WHEN effect = 'read' AND status = 'dispatched' THEN 'failed' ELSE 'ambiguous' END,
     error = :error, settled_at = clock_timestamp()
 WHERE tenant_id = :tenant_id AND run_id = :run_id AND (status = 'dispatched' OR status = 'approved' AND attempts > 0)
-RETURNING step, tool_call_id, tool, status
+RETURNING step, tool_call_id, tool, attempts, status
 """)
 
 _COUNT_DISPATCHABLE = text("""
@@ -222,13 +222,14 @@ class Abandoned:
     step: int
     tool_call_id: str
     tool: str
+    attempts: int
     status: ToolCallStatus
 
 
 async def abandon(connection: AsyncConnection, tenant_id: str, run_id: str, error: str) -> list[Abandoned]:
     """Call the outcome of what was handed out in a run, and not heard of again, unknown; answers with each."""
     rows = await connection.execute(_ABANDON, {"tenant_id": tenant_id, "run_id": run_id, "error": error})
-    return [Abandoned(row.step, row.tool_call_id, row.tool, ToolCallStatus(row.status)) for row in rows]
+    return [Abandoned(row.step, row.tool_call_id, row.tool, row.attempts, ToolCallStatus(row.status)) for row in rows]
 
 
 async def count(connection: AsyncConnection, tenant_id: str, run_id: str) -> int:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.ids import workflow_id
 from holdfast.domain.runs import OPEN, RunStatus
+from holdfast.store import audit
 
 # The lock comes first, in a statement of its own: what the statement that locks reads of rows that it does not lock
 # is as it was before it waited. Locked in the order of the clauses: the conversation, then the run.
@@ -61,7 +62,7 @@ WITH turn AS (
   INSERT INTO outbox (tenant_id, kind, workflow_id, run_id, due_at)
   SELECT :tenant_id, 'freed', concat_ws(':', :tenant_id, agent, message_id), run_id, clock_timestamp() FROM merged
 )
-SELECT pg_notify('holdfast_runs', run_id) FROM merged
+SELECT run_id, pg_notify('holdfast_runs', run_id) FROM merged
 """)
 
 # Of a conversation, before a message is accepted into it: whoever else accepts or takes the turn waits meanwhile.
@@ -96,7 +97,7 @@ WITH ended AS (
   WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND status = 'queued' AND run_id <> :run_id
   ORDER BY position LIMIT 1
 )
-SELECT (SELECT CAST(pg_notify('holdfast_runs', run_id) AS text) FROM ended),
+SELECT (SELECT CAST(pg_notify('holdfast_runs', run_id) AS text) FROM ended) IS NOT NULL AS has_ended,
        (SELECT agent FROM following) AS agent, (SELECT message_id FROM following) AS message_id
 """)
 
@@ -181,17 +182,26 @@ async def merge(connection: AsyncConnection, tenant_id: str, run_id: str, step: 
     """Have the messages that want to steer the run which has the turn join it, from its model call `step` on."""
     of_run = {"tenant_id": tenant_id, "run_id": run_id}
     await connection.execute(_LOCK, of_run)
-    await connection.execute(_MERGE, {**of_run, "step": step})
+    merged = (await connection.execute(_MERGE, {**of_run, "step": step})).all()
+    if merged:
+        entries = [audit.Entry(kind="run", outcome=RunStatus.MERGED, run_id=row.run_id) for row in merged]
+        await audit.append(connection, tenant_id, *entries)
 
 
 async def end(
     connection: AsyncConnection, tenant_id: str, run_id: str, *, status: RunStatus, degraded: bool, error: str | None
 ) -> str | None:
-    """End a run and free the turn, if it has it. Answers with the workflow of the run that is next, if one waits."""
+    """End a run, on record, and free the turn, if it has it.
+
+    Answers with the workflow of the run that is next, if one waits.
+    """
     of_run = {"tenant_id": tenant_id, "run_id": run_id}
     row = (await connection.execute(_LOCK, of_run)).one()
     values = {"status": status, "degraded": degraded, "error": error, "conversation_id": row.conversation_id}
     following = (await connection.execute(_END, {**of_run, **values})).one()
+    if following.has_ended:
+        entry = audit.Entry(kind="run", outcome=status, run_id=run_id, detail=error)
+        await audit.append(connection, tenant_id, entry)
     return None if following.agent is None else workflow_id(tenant_id, following.agent, following.message_id)
 
 

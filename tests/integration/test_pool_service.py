@@ -13,7 +13,7 @@ from tests.harness.caller import Caller, Json
 from tests.harness.conditions import until
 from tests.harness.stage import Stage
 
-AUDIT = "SELECT * FROM audit WHERE tenant_id = $1 AND kind <> 'key' ORDER BY audit_id"
+AUDIT = "SELECT * FROM audit WHERE tenant_id = $1 AND kind = 'model_call' ORDER BY audit_id"
 HELLO = [{"role": "user", "content": "hello"}]
 PERSON = {
     "type": "object",

@@ -12,7 +12,7 @@ from tests.harness.conditions import until
 from tests.harness.stage import Stage
 from workflows.names import SEARCH_ATTRIBUTES
 
-AUDIT = "SELECT * FROM audit WHERE tenant_id = $1 AND kind <> 'key' ORDER BY audit_id"
+AUDIT = "SELECT * FROM audit WHERE tenant_id = $1 AND run_id IS NOT NULL ORDER BY audit_id"
 
 
 async def history(caller: Caller, stage: Stage, run: Json) -> WorkflowHistory:
@@ -31,21 +31,25 @@ async def test_every_model_call_and_tool_call_leaves_an_audit_row(
     run = await ada.ask("look")
     rows = await stage.rows(AUDIT, ada.tenant_id)
 
-    assert [(row["kind"], row["outcome"], row["step"]) for row in rows] == [
-        ("model_call", "failed", 1),
-        ("model_call", "answered", 1),
-        ("tool_call", "failed", 1),
-        ("tool_call", "succeeded", 1),
-        ("model_call", "answered", 2),
+    assert [(row["kind"], row["outcome"], row["step"], row["attempt"]) for row in rows] == [
+        ("message", "accepted", None, None),
+        ("model_call", "failed", 1, None),
+        ("model_call", "answered", 1, None),
+        ("tool_call", "failed", 1, None),
+        ("tool_call", "dispatched", 1, 1),
+        ("tool_call", "succeeded", 1, 1),
+        ("model_call", "answered", 2, None),
+        ("message", "replied", None, None),
+        ("run", "completed", None, None),
     ]
     assert {row["run_id"] for row in rows} == {run["id"]}
-    answered = rows[1]
+    answered = rows[2]
     assert (answered["alias"], answered["model"]) == ("quality", "scripted-quality")
     assert answered["prompt_tokens"] > 0
     assert answered["completion_tokens"] > 0
     assert answered["latency_ms"] >= 0
-    assert rows[3]["tool"] == "look_up"
-    assert rows[3]["subject_id"] == run["tool_calls"][0]["id"]
+    assert {row["tool"] for row in rows[4:6]} == {"look_up"}
+    assert {row["subject_id"] for row in rows[4:6]} == {run["tool_calls"][0]["id"]}
 
 
 async def test_a_confirmation_leaves_who_and_what(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
@@ -55,12 +59,16 @@ async def test_a_confirmation_leaves_who_and_what(ada: Caller, stage: Stage, pro
     await ada.run(run["id"])
     rows = await stage.rows(AUDIT, ada.tenant_id)
 
-    assert [(row["kind"], row["outcome"], row["person"]) for row in rows] == [
-        ("model_call", "answered", None),
-        ("confirmation", "pending", None),
-        ("confirmation", "approved", "ada"),
-        ("tool_call", "succeeded", None),
-        ("model_call", "answered", None),
+    assert [(row["kind"], row["outcome"], row["person"], row["via"]) for row in rows] == [
+        ("message", "accepted", "ada", None),
+        ("model_call", "answered", None, None),
+        ("confirmation", "pending", None, None),
+        ("confirmation", "approved", "ada", "api"),
+        ("tool_call", "dispatched", None, None),
+        ("tool_call", "succeeded", None, None),
+        ("model_call", "answered", None, None),
+        ("message", "replied", None, None),
+        ("run", "completed", None, None),
     ]
 
 

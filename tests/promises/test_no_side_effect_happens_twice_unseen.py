@@ -43,7 +43,7 @@ async def test_a_tool_that_cannot_be_repeated_is_not_repeated_and_a_person_is_as
     run, audited = await killed_in_the_middle_of("send_slowly", killable, provider, tmp_path / "release")
 
     assert len(effects("send_slowly", str(tmp_path / "release"))) == 1
-    assert audited == ["ambiguous", "failed"], "unknown first, and failed only when a person said so"
+    assert audited == ["dispatched", "ambiguous", "failed"], "unknown first, and failed only when a person said so"
     assert "did not take effect" in provider.requests[-1].last_text
     assert run["reply"] == "Done."
 
@@ -82,7 +82,7 @@ async def test_a_keyed_tool_runs_again_with_the_same_key(
     assert len(ran) == 2
     assert len({effect["key"] for effect in ran}) == 1, "one key, so that whoever is paid counts one payment"
     assert (run["tool_calls"][0]["status"], run["tool_calls"][0]["attempts"]) == ("succeeded", 2)
-    assert audited == ["succeeded"]
+    assert audited == ["dispatched", "superseded", "dispatched", "succeeded"]
 
 
 async def test_the_database_goes_away_while_a_tool_runs_and_its_result_is_kept(

@@ -83,7 +83,7 @@ async def test_people_are_reminded_and_then_further_ones_are_asked(
     assert (await head.decide(asked)).status_code == 200
     assert (await ada.ended(run["id"]))["tool_calls"][0]["status"] == "succeeded"
     recorded = await stage.rows("SELECT outcome FROM audit WHERE subject_id = $1 ORDER BY audit_id", confirmation["id"])
-    assert [row["outcome"] for row in recorded] == ["pending", "reminded", "escalated", "approved"]
+    assert [row["outcome"] for row in recorded] == ["pending", "forbidden", "reminded", "escalated", "approved"]
 
 
 async def test_after_the_second_deadline_nobody_is_asked_any_more(

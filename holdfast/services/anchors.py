@@ -1,0 +1,88 @@
+"""Anchors: the signed head of each tenant's audit log, appended to a file from time to time.
+
+The file belongs where whoever can write to the database can't change it: shipped off by a log collector, or on storage
+that takes each byte once. What was anchored can't be cut off or rewritten without showing.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from holdfast.domain.audit import Head
+from holdfast.domain.errors import ConfigurationError, HoldfastError
+from holdfast.services.audit_heads import Signer
+from holdfast.store import audit_chain
+from holdfast.store.engine import Database
+
+log = logging.getLogger(__name__)
+
+
+class Anchors:
+    """Runs in every API process that is given a file. Several of them anchor the same heads, which does no harm."""
+
+    def __init__(self, database: Database, signer: Signer, path: Path, interval_s: float) -> None:
+        self._database = database
+        self._signer = signer
+        self._path = path
+        self._interval_s = interval_s
+        self._anchored: dict[str, Head] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, in the running event loop.
+
+        Raises:
+            ConfigurationError: the file can't be written.
+        """
+        try:
+            _append(self._path, "")
+        except OSError as error:
+            raise ConfigurationError(
+                f"HOLDFAST_AUDIT_ANCHORS: {self._path} can't be written: {error.strerror}; name a file that can"
+            ) from error
+        self._task = asyncio.create_task(self._run(), name="anchors")
+
+    async def stop(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def anchor(self) -> int:
+        """Append the heads that have moved; answers with how many."""
+        async with self._database.heads() as connection:
+            heads = await audit_chain.heads(connection)
+        moved = [head for head in heads if self._anchored.get(head.tenant_id) != head]
+        if moved:
+            lines = "".join(f"{self._signer.sign(head)}\n" for head in moved)
+            await asyncio.to_thread(_append, self._path, lines)
+        self._anchored.update({head.tenant_id: head for head in moved})
+        return len(moved)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.anchor()
+            except (HoldfastError, SQLAlchemyError) as error:
+                log.warning("the audit log can't be anchored now, trying again: %s", type(error).__name__)
+            except OSError as error:
+                log.error("anchors of the audit log can't be written to %s: %s", self._path, error.strerror)
+            except Exception:
+                # Whatever nobody foresaw in one look must not end all looks to come.
+                log.exception("anchoring met an error that nobody foresaw, trying again")
+            await asyncio.sleep(self._interval_s)
+
+
+def _append(path: Path, lines: str) -> None:
+    # In one write, so that the lines of several processes do not mix.
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, lines.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

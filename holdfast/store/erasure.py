@@ -1,0 +1,158 @@
+"""Erasing what was said, and names: by the tables' owner, since the application can change no record.
+
+Ids, states, times and counts stay. The runs whose content goes are listed and locked first, so that nobody can add a
+row to them either: whoever else changes something of theirs has done so before, or does it after. In the audit log a
+value goes with its salt, and the row says which erasure took it.
+"""
+
+from datetime import timedelta
+
+from sqlalchemy import Interval, bindparam, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from holdfast.domain.audit import PSEUDONYM
+
+#: Every column that names a person, beside the one of `audit`. Rows of a run that is open are left, where the table has
+#: a `run_id`.
+NAMES = {
+    "runs": ("requested_by", "sent_by", "cancelled_by"),
+    "messages": ("sender",),
+    "confirmations": ("requested_by", "sent_by", "decided_by"),
+}
+
+#: The same, of no run: only where no run is left.
+NAMES_OF_NO_RUN = {"api_keys": ("person",)}
+
+#: What stands in place of a text that can't be null.
+ERASED = "[erased]"
+
+_IS_OPEN = "status IN ('queued', 'running', 'requires_confirmation')"
+
+# `own`: whether the message that the run answers is the person's, or everybody's content goes.
+_LIST = """
+CREATE TEMPORARY TABLE erasing ON COMMIT DROP AS
+SELECT r.run_id, CAST(:person AS text) IS NULL OR r.requested_by = :person AS own
+FROM runs r
+WHERE r.tenant_id = :tenant_id AND NOT ({is_open}) AND {wanted}
+ORDER BY r.run_id FOR UPDATE
+"""
+_CONVERSATIONS = """
+r.conversation_id IN (
+  SELECT conversation_id FROM runs WHERE tenant_id = :tenant_id AND requested_by = :person
+)"""
+_WANTED = "(CAST(:person AS text) IS NULL OR " + _CONVERSATIONS + ")"
+_OLDER = "(CAST(:older AS interval) IS NULL OR r.completed_at < clock_timestamp() - CAST(:older AS interval))"
+_OLDER_THAN = bindparam("older", type_=Interval)
+_LISTED = text(_LIST.format(is_open=_IS_OPEN, wanted=f"{_WANTED} AND {_OLDER}")).bindparams(_OLDER_THAN)
+
+# Also those that the person's key sent, or in which they have decided: until they end, it counts whose word it was.
+_COUNT_OPEN = text(f"""
+SELECT count(*) FROM runs r WHERE r.tenant_id = :tenant_id AND {_IS_OPEN} AND (
+  CAST(:person AS text) IS NULL OR r.sent_by = :person OR {_CONVERSATIONS} OR EXISTS (
+    SELECT FROM confirmations c WHERE c.tenant_id = :tenant_id AND c.run_id = r.run_id AND c.decided_by = :person
+  )
+)
+""")
+
+_IS_KNOWN = text("SELECT EXISTS (SELECT FROM tenants WHERE tenant_id = :tenant_id)")
+
+_OF_ERASING = "tenant_id = :tenant_id AND run_id IN (SELECT run_id FROM erasing)"
+
+_CONTENT = (
+    """
+UPDATE messages m SET text = :erased, idempotency_key = NULL, fingerprint = NULL, metadata = '{}'
+FROM erasing e
+WHERE m.tenant_id = :tenant_id AND m.run_id = e.run_id AND (m.role <> 'user' OR e.own) AND m.text <> :erased
+""",
+    f"UPDATE steps SET text = '' WHERE {_OF_ERASING}",
+    f"""
+UPDATE tool_calls
+SET arguments_raw = '{{}}', arguments = NULL, arguments_digest = NULL,
+    result = CASE WHEN result IS NOT NULL THEN to_json(CAST(:erased AS text))::text END,
+    error = CASE WHEN error IS NOT NULL THEN CAST(:erased AS text) END
+WHERE {_OF_ERASING}
+""",
+    f"""
+UPDATE confirmations
+SET arguments = '{{}}', arguments_digest = '', reason = NULL, edited_arguments = NULL, edited_digest = NULL
+WHERE {_OF_ERASING}
+""",
+)
+
+# Of an accepted message of somebody else the text stays, and so must what is committed of it.
+_RECORD = text("""
+UPDATE audit a
+SET detail = NULL, purpose = NULL, salts = a.salts - taken.slots,
+    erased = a.erased || (SELECT jsonb_object_agg(slot, CAST(:erasure_id AS text)) FROM unnest(taken.slots) slot)
+FROM (
+  SELECT b.audit_id, array_agg(slot) AS slots
+  FROM audit b JOIN erasing e ON e.run_id = b.run_id CROSS JOIN LATERAL jsonb_object_keys(b.salts) slot
+  WHERE b.tenant_id = :tenant_id AND slot <> 'person' AND (e.own OR b.kind <> 'message' OR b.outcome <> 'accepted')
+  GROUP BY b.audit_id
+) taken
+WHERE a.tenant_id = :tenant_id AND a.audit_id = taken.audit_id
+""")
+
+_PSEUDONYM = f"'{PSEUDONYM}' || left(encode(sha256(convert_to(:secret || {{name}}, 'UTF8')), 'hex'), 16)"
+_IS_NAMED = (
+    f"({{name}} = :person OR CAST(:person AS text) IS NULL AND {{name}} NOT LIKE '{PSEUDONYM}%' AND {{name}} <> '')"
+)
+_OF_NO_OPEN_RUN = (
+    f"(run_id IS NULL OR run_id NOT IN (SELECT run_id FROM runs WHERE tenant_id = :tenant_id AND {_IS_OPEN}))"
+)
+
+_NAMES_ON_RECORD = text(f"""
+UPDATE audit
+SET person = {_PSEUDONYM.format(name="person")}, salts = salts - 'person',
+    erased = erased || jsonb_build_object('person', CAST(:erasure_id AS text))
+WHERE tenant_id = :tenant_id AND salts ? 'person' AND {_IS_NAMED.format(name="person")} AND {_OF_NO_OPEN_RUN}
+""")
+
+
+async def is_known(connection: AsyncConnection, tenant_id: str) -> bool:
+    """Whether there is such a tenant."""
+    return bool(await connection.scalar(_IS_KNOWN, {"tenant_id": tenant_id}))
+
+
+async def list_runs(
+    connection: AsyncConnection, tenant_id: str, *, person: str | None, older_than: timedelta | None
+) -> tuple[int, int]:
+    """List and lock the runs whose content is to go, until the transaction ends; answers with how many, and how many of
+    the same are open and therefore left.
+
+    Args:
+        connection: the owner's.
+        tenant_id: whose runs.
+        person: only those of conversations in which this person wrote.
+        older_than: only those that ended so long ago.
+    """
+    values = {"tenant_id": tenant_id, "person": person}
+    listed = (await connection.execute(_LISTED, {**values, "older": older_than})).rowcount
+    return listed, int(await connection.scalar(_COUNT_OPEN, values) or 0)
+
+
+async def erase_content(connection: AsyncConnection, tenant_id: str, erasure_id: str) -> tuple[int, int]:
+    """Erase what was said in the listed runs; answers with how many messages and entries of the audit log."""
+    values = {"tenant_id": tenant_id, "erased": ERASED}
+    changed = [(await connection.execute(text(statement), values)).rowcount for statement in _CONTENT]
+    entries = await connection.execute(_RECORD, {"tenant_id": tenant_id, "erasure_id": erasure_id})
+    return changed[0], entries.rowcount
+
+
+async def erase_names(
+    connection: AsyncConnection, tenant_id: str, erasure_id: str, *, person: str | None, secret: str, is_any_left: bool
+) -> int:
+    """Put a pseudonym in place of one name, or of all; answers with how often. Each name has its own, made with a
+    secret that is then forgotten: nobody can try names."""
+    values = {"tenant_id": tenant_id, "person": person, "secret": secret}
+    changed = 0
+    for table, columns in (NAMES if is_any_left else {**NAMES, **NAMES_OF_NO_RUN}).items():
+        where = "" if table in NAMES_OF_NO_RUN else f" AND {_OF_NO_OPEN_RUN}"
+        for name in columns:
+            statement = text(
+                f"UPDATE {table} SET {name} = {_PSEUDONYM.format(name=name)}"
+                f" WHERE tenant_id = :tenant_id AND {_IS_NAMED.format(name=name)}{where}"
+            )
+            changed += (await connection.execute(statement, values)).rowcount
+    on_record = await connection.execute(_NAMES_ON_RECORD, {**values, "erasure_id": erasure_id})
+    return changed + on_record.rowcount
