@@ -195,7 +195,8 @@ class Keys:
             created_by=created_by,
             expires_in=expires_in,
         )
-        detail = f"for {person}: {', '.join(sorted(set(roles)))}"
+        # Whom it is for stands with the key, where a name can be erased.
+        detail = ", ".join(sorted(set(roles)))
         entry = audit.Entry(kind="key", outcome="created", subject_id=key_id, person=created_by, detail=detail)
         await audit.append(connection, tenant_id, entry)
         key = await keys.get(connection, tenant_id, key_id)

@@ -36,7 +36,7 @@ class Principals:
             if kind is IdentityKind.KEY and await keys.get(connection, tenant_id, subject) is None:
                 raise NotFound("key", subject)
             if await identities.link(connection, tenant_id, kind, subject, principal):
-                await audit.append(connection, tenant_id, _entry(caller, "linked", kind, subject, principal))
+                await audit.append(connection, tenant_id, _entry(caller, "linked", kind, subject))
             linked = await identities.get(connection, tenant_id, kind, subject)
         self._on_change()
         return linked
@@ -52,17 +52,17 @@ class Principals:
             was = await identities.unlink(connection, tenant_id, kind, subject)
             if was is None:
                 raise NotFound("identity", kind.principal(subject))
-            await audit.append(connection, tenant_id, _entry(caller, "unlinked", kind, subject, was.principal))
+            await audit.append(connection, tenant_id, _entry(caller, "unlinked", kind, subject))
         self._on_change()
         return was
 
 
-def _entry(caller: Caller, outcome: str, kind: IdentityKind, subject: str, principal: str) -> audit.Entry:
+def _entry(caller: Caller, outcome: str, kind: IdentityKind, subject: str) -> audit.Entry:
     return audit.Entry(
         kind="key",
         outcome=outcome,
         subject_id=subject if kind is IdentityKind.KEY else None,
         person=caller.person,
-        # Not as the subject, which stays for ever: a name must be erasable.
-        detail=f"{kind} {subject} as {principal}",
+        # No names but the one of who did it: they stand with the link, where they can be erased.
+        detail=kind.value,
     )

@@ -21,7 +21,7 @@ NAMES = {
 }
 
 #: The same, of no run: only where no run is left.
-NAMES_OF_NO_RUN = {"api_keys": ("person",)}
+NAMES_OF_NO_RUN = {"api_keys": ("person", "created_by"), "identities": ("subject", "principal")}
 
 #: What stands in place of a text that can't be null.
 ERASED = "[erased]"

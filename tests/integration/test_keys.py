@@ -50,7 +50,7 @@ async def test_a_key_is_shown_once_and_its_making_is_on_record(ada: Caller, stag
     assert (key["person"], key["roles"], key["status"]) == ("bob", ["billing", "operator"], "active")
     assert await status(stage.url, key["secret"]) == 200
     last = (await stage.rows(AUDIT, ada.tenant_id, "key"))[-1]
-    assert tuple(last) == ("key", "created", "ada", key["id"], "for bob: billing, operator")
+    assert tuple(last) == ("key", "created", "ada", key["id"], "billing, operator")
 
 
 async def test_without_a_role_that_allows_anything_a_key_is_a_clients_and_an_approvers(ada: Caller) -> None:
