@@ -37,6 +37,9 @@ chaos: .venv/.test  ## Kill everything, again and again, and count what came of 
 histories: .venv/.test  ## Record the histories that the replay tests replay; do it after a change to a workflow
 	@$(BIN)/pytest -n 0 tests/replay --record-histories $(ARGS)
 
+permissions: .venv/.test  ## Write docs/permissions.md anew, from the table in holdfast/domain/permissions.py
+	@$(BIN)/python -m api.permissions_page
+
 clean:  ## Remove what the targets above made, and the state of `make run`
 	@rm -rf .venv .uv .holdfast .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
@@ -53,5 +56,5 @@ clean:  ## Remove what the targets above made, and the state of `make run`
 	@python3 -m venv .uv || { echo "python3 -m venv does not work here; install uv (https://docs.astral.sh/uv) or your system's package python3-venv" >&2; exit 1; }
 	@.uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
 
-.PHONY: help run test lint format types vulnerabilities bench chaos histories clean
+.PHONY: help run test lint format types vulnerabilities bench chaos histories permissions clean
 .DEFAULT_GOAL := help

@@ -8,6 +8,7 @@ from activities.catalogue import AgentCatalogue
 from holdfast.domain.agents import ConfirmationDefaults
 from holdfast.domain.confirmations import Confirmation, ConfirmationKind, ConfirmationStatus, Resolution
 from holdfast.domain.errors import NotFound
+from holdfast.domain.permissions import WHOLE_TENANT
 from holdfast.domain.policy import rule_on
 from holdfast.domain.steps import CallRef, ConfirmationCheck, ConfirmationOutcome, ConfirmationRequested
 from holdfast.domain.tools import Declaration, ToolCall, ToolCallStatus
@@ -69,7 +70,7 @@ class ConfirmationActivities:
         tenant_id, confirmation_id = check.tenant_id, check.confirmation_id
         async with self._database.tenant(tenant_id) as connection:
             await runs.lock(connection, tenant_id, check.run_id)
-            confirmation = await confirmations.find(connection, tenant_id, confirmation_id)
+            confirmation = await confirmations.find(connection, tenant_id, confirmation_id, WHOLE_TENANT)
             if confirmation is None:
                 raise NotFound("confirmation", confirmation_id)
             if check.withdraw:
@@ -80,7 +81,9 @@ class ConfirmationActivities:
                 await expire_or_escalate(connection, tenant_id, confirmation)
             elif check.remind:
                 await remind(connection, tenant_id, confirmation)
-            confirmation = await confirmations.find(connection, tenant_id, confirmation_id) or confirmation
+            confirmation = (
+                await confirmations.find(connection, tenant_id, confirmation_id, WHOLE_TENANT) or confirmation
+            )
             if confirmation.status is not ConfirmationStatus.PENDING:
                 await outbox.heard_decision(connection, tenant_id, check.run_id, confirmation_id)
         return _outcome(confirmation)

@@ -2,8 +2,21 @@
 
 from fastapi import FastAPI
 
-from api import middleware, problems
-from api.routes import agents, audit, budget, confirmations, conversations, health, messages, models, runs, tool_calls
+from api import auth, middleware, problems
+from api.routes import (
+    agents,
+    audit,
+    budget,
+    confirmations,
+    conversations,
+    health,
+    identities,
+    keys,
+    messages,
+    models,
+    runs,
+    tool_calls,
+)
 from api.wiring import Services
 
 _DESCRIPTION = """
@@ -12,15 +25,20 @@ Holdfast runs AI agents as durable workflows. Send a message to an agent, read i
 Authenticate with an API key: `Authorization: Bearer hf_…`. Errors are `application/problem+json` (RFC 9457).
 """
 
+#: What the API always serves; the models only where it is told of a models file.
+RESOURCES = (messages, conversations, runs, tool_calls, confirmations, agents, budget, audit, keys, identities, health)
+
 
 def create_app(services: Services) -> FastAPI:
     """The application, on services that are running."""
     app = FastAPI(title="Holdfast", version="0.1.0", description=_DESCRIPTION)
     app.state.services = services
     problems.install(app)
+    app.add_middleware(middleware.KnownHosts, hosts=services.access.hosts)
     app.add_middleware(middleware.RequestEdge)
-    for resource in (messages, conversations, runs, tool_calls, confirmations, agents, budget, audit, health):
+    for resource in RESOURCES:
         app.include_router(resource.router)
     if services.models is not None:
         app.include_router(models.router)
+    auth.needed(app)
     return app

@@ -1,11 +1,16 @@
-"""What holds for every request: it has an id, and its body is not larger than allowed."""
+"""What holds for every request: it has an id, is meant for this host, and its body is not larger than allowed."""
 
 import logging
+import re
 import secrets
+from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api import problems
 
 log = logging.getLogger("api.access")
 
@@ -31,6 +36,41 @@ class RequestEdge:
             await send(message)
 
         await self._app(scope, _limited(receive), send_with_id)
+
+
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^:\[\]/@\s]+))(?::\d{1,5})?")
+
+#: Asked by load balancers and orchestrators, which know an address and no name; they tell nothing.
+_FOR_ANY_HOST = frozenset({"/livez", "/readyz", "/health"})
+
+
+class KnownHosts:
+    """Answers only to the names under which this is meant to be reached; `hosts` None: to any.
+
+    A web page may have its own name point at an address of this machine, and then talk to what listens there as if it
+    were its own server: its requests carry that name. (Starlette's own middleware answers in plain text.)
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
+        self._app = app
+        self._hosts = None if hosts is None else {host.lower() for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self._hosts is None or self._is_known(scope):
+            return await self._app(scope, receive, send)
+        detail = "This is not a host that is served here (HOLDFAST_ALLOWED_HOSTS)."
+        await problems.problem(Request(scope), 421, detail)(scope, receive, send)
+
+    def _is_known(self, scope: Scope) -> bool:
+        assert self._hosts is not None
+        return scope["path"] in _FOR_ANY_HOST or _host(Headers(scope=scope)) in self._hosts
+
+
+def _host(headers: Headers) -> str | None:
+    """The name that a request is for, without its port; None: it says none, or more than one."""
+    given = headers.getlist("host")
+    found = _HOST.fullmatch(given[0]) if len(given) == 1 else None
+    return None if found is None else (found["v6"] or found["name"]).lower()
 
 
 def _request_id(headers: Headers) -> str:

@@ -8,15 +8,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import middleware, problems
+from api import auth, middleware, problems
 from api.routes import health, models
 from api.serving import serve
-from api.wiring import PoolServices
+from api.wiring import PoolServices, access
 from holdfast.config.models_yaml import load_models
 from holdfast.config.process import started_with
 from holdfast.config.settings import PoolSettings
 from holdfast.llm.pool import SET_A_PRICE, ModelPool
-from holdfast.services.keys import Keys
 from holdfast.services.models import Models
 from holdfast.store.engine import Database, create_engine
 
@@ -34,9 +33,11 @@ def create_app(services: PoolServices) -> FastAPI:
     app = FastAPI(title="Holdfast model pool", version="0.1.0", description=_DESCRIPTION)
     app.state.services = services
     problems.install(app)
+    app.add_middleware(middleware.KnownHosts, hosts=services.access.hosts)
     app.add_middleware(middleware.RequestEdge)
     for resource in (models, health):
         app.include_router(resource.router)
+    auth.needed(app)
     return app
 
 
@@ -63,8 +64,8 @@ async def wire(settings: PoolSettings) -> AsyncIterator[PoolServices]:
         async def made() -> ModelPool:
             return pool
 
-        keys = Keys(database, settings.key_pepper.get_secret_value())
-        yield PoolServices(database=database, keys=keys, models=Models(database, made, file.unusable))
+        async with access(settings, database) as access_:
+            yield PoolServices(database=database, access=access_, models=Models(database, made, file.unusable))
     finally:
         await database.close()
 

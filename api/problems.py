@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from holdfast.domain.errors import (
     BudgetExceeded,
     Conflict,
+    CredentialRefused,
     DigestMismatch,
     Forbidden,
     HoldfastError,
@@ -26,6 +27,7 @@ from holdfast.domain.errors import (
     ModelsUnavailable,
     NotFound,
     NoValidAnswer,
+    PermissionMissing,
     Unauthenticated,
     Unavailable,
 )
@@ -34,7 +36,9 @@ _STATUS: Mapping[type[HoldfastError], int] = {
     InvalidInput: 422,
     IdempotencyMismatch: 422,
     Unauthenticated: 401,
+    CredentialRefused: 401,
     Forbidden: 403,
+    PermissionMissing: 403,
     NotFound: 404,
     Conflict: 409,
     DigestMismatch: 412,
@@ -56,6 +60,7 @@ _TITLE = {
     412: "Precondition failed",
     413: "Too large",
     415: "Unsupported media type",
+    421: "Misdirected request",
     422: "Invalid input",
     429: "Too many requests",
     500: "Internal error",
@@ -180,8 +185,20 @@ def _body(
 async def _on_ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HoldfastError)
     body = as_problem(request, error)
-    headers = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": _retry_after(error)}}.get(body["status"])
-    return JSONResponse(body, body["status"], headers, media_type=_CONTENT_TYPE)
+    return JSONResponse(body, body["status"], _headers(error), media_type=_CONTENT_TYPE)
+
+
+def _headers(error: HoldfastError) -> dict[str, str]:
+    """What RFC 6750 and RFC 9110 want beside the status."""
+    if isinstance(error, CredentialRefused):
+        return {"www-authenticate": 'Bearer error="invalid_token"'}
+    if isinstance(error, Unauthenticated):
+        return {"www-authenticate": "Bearer"}
+    if isinstance(error, PermissionMissing):
+        return {"www-authenticate": 'Bearer error="insufficient_scope"'}
+    if isinstance(error, Unavailable | ModelsUnavailable):
+        return {"retry-after": _retry_after(error)}
+    return {}
 
 
 def _retry_after(error: HoldfastError) -> str:

@@ -9,9 +9,12 @@ from fastapi import FastAPI
 #: Seconds that requests in hand have to end at a stop.
 _GRACE_S = 10
 
+#: Seconds after which a client that takes nothing of what was sent is dropped.
+UNREAD_S = 30.0
+
 
 async def serve(
-    app: FastAPI, host: str, port: int, *, unread_s: float, on_stop: Callable[[], None] = lambda: None
+    app: FastAPI, host: str, port: int, *, unread_s: float = UNREAD_S, on_stop: Callable[[], None] = lambda: None
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let the requests in hand end.
 

@@ -9,7 +9,7 @@ from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from holdfast.config.models_yaml import load_models
-from holdfast.config.settings import ApiSettings
+from holdfast.config.settings import AccessSettings, ApiSettings
 from holdfast.domain.errors import ConfigurationError
 from holdfast.llm.lazy import LazyPool
 from holdfast.llm.pool import ModelPool
@@ -19,13 +19,16 @@ from holdfast.services.audit_heads import Signer
 from holdfast.services.audit_log import AuditLog
 from holdfast.services.budgets import Budgets
 from holdfast.services.confirmations import Confirmations
+from holdfast.services.issuer import IssuerKeys
 from holdfast.services.keys import Keys
 from holdfast.services.messages import Messages
 from holdfast.services.models import Models
+from holdfast.services.principals import Principals
 from holdfast.services.relay import Relay
 from holdfast.services.run_events import RunEvents
 from holdfast.services.runs import Runs
 from holdfast.services.sweeper import Sweeper
+from holdfast.services.tokens import Tokens, TokenTerms
 from holdfast.services.tool_calls import ToolCalls
 from holdfast.store.engine import Database, create_engine
 from holdfast.streaming.run_changes import RunChanges
@@ -34,11 +37,26 @@ from holdfast.temporal.client import MessageWorkflows
 
 
 @dataclass(frozen=True)
+class Access:
+    """Who is calling. `tokens` None: no identity provider is set. `hosts` None: any."""
+
+    keys: Keys
+    tokens: Tokens | None
+    hosts: tuple[str, ...] | None
+
+    def forget(self) -> None:
+        """Forget who callers are, since that has changed."""
+        self.keys.forget()
+        if self.tokens is not None:
+            self.tokens.forget()
+
+
+@dataclass(frozen=True)
 class PoolServices:
     """What the routes of the model pool ask for. `models` None: this process serves none."""
 
     database: Database
-    keys: Keys
+    access: Access
     models: Models | None
 
 
@@ -52,6 +70,7 @@ class Services(PoolServices):
     confirmations: Confirmations
     events: RunEvents
     messages: Messages
+    principals: Principals
     runs: Runs
     tool_calls: ToolCalls
     temporal_ui_url: str | None
@@ -72,17 +91,22 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
         await database.check_role()
         temporal = await client.connect(lazy=True)
         workflows = MessageWorkflows(temporal, settings.task_queue)
-        async with _running(engine, database, workflows) as changes, _anchoring(settings, database):
+        async with (
+            _running(engine, database, workflows) as changes,
+            access(settings, database) as access_,
+            _anchoring(settings, database),
+        ):
             yield Services(
                 database=database,
                 agents=Agents(database),
                 audit=AuditLog(database),
                 budgets=Budgets(database),
                 confirmations=Confirmations(database, workflows),
+                access=access_,
                 events=RunEvents(database, changes),
-                keys=Keys(database, settings.key_pepper.get_secret_value()),
                 models=_models(settings, database),
                 messages=Messages(database, workflows),
+                principals=Principals(database, access_.forget),
                 runs=Runs(database, changes, workflows),
                 tool_calls=ToolCalls(database, workflows),
                 temporal_ui_url=settings.temporal_ui_url,
@@ -104,6 +128,35 @@ async def _running(engine: AsyncEngine, database: Database, workflows: MessageWo
         await sweeper.stop()
         await relay.stop()
         await changes.stop()
+
+
+@asynccontextmanager
+async def access(settings: AccessSettings, database: Database) -> AsyncIterator[Access]:
+    """What tells who is calling; what it has still to write is written at the end."""
+    previous = settings.key_pepper_previous
+    previous_peppers = [] if previous is None else [previous.get_secret_value()]
+    keys = Keys(database, settings.key_pepper.get_secret_value(), previous_peppers)
+    tokens = _tokens(settings, database)
+    try:
+        yield Access(keys, tokens, settings.hosts)
+    finally:
+        await keys.close()
+        if tokens is not None:
+            await tokens.close()
+
+
+def _tokens(settings: AccessSettings, database: Database) -> Tokens | None:
+    if settings.oidc_issuer is None or settings.oidc_audience is None:
+        return None
+    terms = TokenTerms(
+        issuer=settings.oidc_issuer,
+        audience=settings.oidc_audience,
+        algorithms=frozenset(settings.oidc_algorithms),
+        tenant_claim=settings.oidc_tenant_claim,
+        principal_claim=settings.oidc_principal_claim,
+        roles_claim=settings.oidc_roles_claim,
+    )
+    return Tokens(database, IssuerKeys(settings.oidc_issuer, settings.oidc_jwks_url), terms)
 
 
 @asynccontextmanager

@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
+from api import pool
+from holdfast.config.settings import PoolSettings
+from holdfast.dev.serving import serving
 from holdfast.testing.provider import ScriptedProvider
 from tests.agents.tools import EFFECTS_VARIABLE
 from tests.harness import servers
 from tests.harness.caller import Caller
-from tests.harness.stage import Stage, playing
+from tests.harness.stage import AGENTS, PEPPER, Stage, playing
 
 _tenant_numbers = itertools.count(1)
 _folder: list[Path] = []
@@ -65,6 +69,19 @@ async def stage(session_stage: Stage, provider: ScriptedProvider) -> AsyncIterat
     """The whole application, with a provider as new."""
     yield session_stage
     await session_stage.dismiss_callers()
+
+
+@pytest.fixture(scope="session")
+async def pool_url(session_stage: Stage) -> AsyncIterator[str]:
+    """The pool as a service of its own, beside the API of the stage."""
+    settings = PoolSettings(
+        environment="dev",
+        database_url=SecretStr(session_stage.database_url),
+        key_pepper=SecretStr(PEPPER),
+        models=AGENTS.with_name("models.yaml"),
+    )
+    async with pool.wire(settings) as services, serving(pool.create_app(services)) as url:
+        yield url
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ _ANSWERS = {200: b"OK", 404: b"Not Found", 503: b"Service Unavailable"}
 
 
 @asynccontextmanager
-async def serving(port: int | None, worker: Worker, database: Database) -> AsyncIterator[None]:
+async def serving(host: str, port: int | None, worker: Worker, database: Database) -> AsyncIterator[None]:
     """Answer health checks while the block runs; `port` None: don't."""
     if port is None:
         yield
@@ -26,7 +26,7 @@ async def serving(port: int | None, worker: Worker, database: Database) -> Async
         writer.write(b"HTTP/1.0 %d %s\r\ncontent-length: %d\r\n\r\n%s" % (status, body, len(body), body))
         writer.close()
 
-    server = await asyncio.start_server(answer, "0.0.0.0", port)
+    server = await asyncio.start_server(answer, host, port)
     async with server:
         yield
 

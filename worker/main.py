@@ -22,9 +22,11 @@ async def run(settings: WorkerSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # `dev` is for this machine alone; elsewhere an orchestrator asks, from outside.
+    host = "127.0.0.1" if settings.environment == "dev" else "0.0.0.0"
     async with (
         wiring.wire(settings) as parts,
-        health.serving(settings.worker_health_port, parts.worker, parts.database),
+        health.serving(host, settings.worker_health_port, parts.worker, parts.database),
         parts.worker,
     ):
         log.info("working on task queue %s", settings.task_queue)

@@ -1,16 +1,17 @@
 """`/v1/agents`: the agents of a tenant."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import Request
 from pydantic import BaseModel
 
-from api.auth import Authenticated
+from api.auth import needs
 from api.routing import resource
 from api.shapes import Page, PathId
 from api.wiring import services
 from holdfast.domain.agents import AgentSpec
 from holdfast.domain.errors import InvalidInput
+from holdfast.domain.permissions import Caller, Permission
 
 router = resource("/v1/agents", "agents")
 
@@ -25,7 +26,7 @@ class AgentShape(BaseModel):
 
 
 @router.get("")
-async def list_agents(request: Request, caller: Authenticated) -> Page[AgentShape]:
+async def list_agents(request: Request, caller: Annotated[Caller, needs(Permission.AGENTS_READ)]) -> Page[AgentShape]:
     """Every agent, by name."""
     found = await services(request).agents.newest(caller.tenant_id)
     shapes = [_shape(spec, version) for spec, version in found]
@@ -33,7 +34,9 @@ async def list_agents(request: Request, caller: Authenticated) -> Page[AgentShap
 
 
 @router.put("/{name}")
-async def apply_agent(request: Request, caller: Authenticated, name: PathId, spec: AgentSpec) -> AgentShape:
+async def apply_agent(
+    request: Request, caller: Annotated[Caller, needs(Permission.AGENTS_WRITE)], name: PathId, spec: AgentSpec
+) -> AgentShape:
     """Apply an agent: a change makes a new version, which new messages use; the same again changes nothing."""
     if spec.name != name:
         raise InvalidInput("name", f"The body is the agent {spec.name!r}, the path names {name!r}.")

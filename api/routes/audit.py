@@ -1,24 +1,36 @@
 """`GET /v1/audit`: what was done, decided and refused, in the order in which it was committed."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime, BaseModel, Field
+from fastapi import Query, Request
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
-from api.auth import Authenticated
+from api.auth import needs
+from api.routing import resource
 from api.shapes import PAGE_SIZE, Money, Page, QueryId
 from api.wiring import services
 from holdfast.domain.audit import AuditEntry, AuditFilter, Kind
+from holdfast.domain.permissions import Caller, Permission
 
-router = APIRouter(prefix="/v1/audit", tags=["audit"])
+router = resource("/v1/audit", "audit")
 
 #: How many entries a page has at most: an auditor reads many.
 MAX_ENTRIES = 1000
 
 #: What is compared with what stands there, and is no pattern.
 Text = Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is before the first year, or after the last") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class AuditQuery(BaseModel):
@@ -33,8 +45,8 @@ class AuditQuery(BaseModel):
     run_id: QueryId | None = None
     subject_id: Text | None = None
     person: Text | None = None
-    since: AwareDatetime | None = Query(None, description="entries of this moment and later")
-    until: AwareDatetime | None = Query(None, description="entries before this moment")
+    since: Moment | None = Query(None, description="entries of this moment and later")
+    until: Moment | None = Query(None, description="entries before this moment")
 
     def wanted(self) -> AuditFilter:
         """Which entries."""
@@ -76,7 +88,7 @@ class AuditEntryShape(BaseModel):
 
 @router.get("")
 async def list_entries(
-    request: Request, caller: Authenticated, query: Annotated[AuditQuery, Query()]
+    request: Request, caller: Annotated[Caller, needs(Permission.AUDIT_READ)], query: Annotated[AuditQuery, Query()]
 ) -> Page[AuditEntryShape]:
     """Entries of the audit log, oldest first."""
     found = await services(request).audit.page(

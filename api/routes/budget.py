@@ -6,13 +6,14 @@ from typing import Annotated, Literal, Self
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.auth import Authenticated
+from api.auth import needs
 from api.problems import documented
 from api.routing import resource
 from api.shapes import Money
 from api.wiring import services
 from holdfast.domain.agents import RoleName
 from holdfast.domain.budgets import Budget, BudgetTerms, Period
+from holdfast.domain.permissions import Caller, Permission
 
 router = resource("/v1/budget", "budget")
 
@@ -59,12 +60,14 @@ class BudgetShape(BaseModel):
 
 
 @router.get("", responses=documented(404))
-async def get_budget(request: Request, caller: Authenticated) -> BudgetShape:
+async def get_budget(request: Request, caller: Annotated[Caller, needs(Permission.BUDGET_READ)]) -> BudgetShape:
     """The budget, with what is spent of it in its period. 404: there is none, and nothing holds model calls back."""
     return BudgetShape.of(await services(request).budgets.get(caller.tenant_id))
 
 
 @router.put("")
-async def put_budget(request: Request, caller: Authenticated, body: BudgetBody) -> BudgetShape:
+async def put_budget(
+    request: Request, caller: Annotated[Caller, needs(Permission.BUDGET_WRITE)], body: BudgetBody
+) -> BudgetShape:
     """Set the budget. What was spent in its period before counts. 403: it has approvers, and you are none of them."""
     return BudgetShape.of(await services(request).budgets.put(caller, body.terms()))

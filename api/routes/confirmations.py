@@ -5,12 +5,13 @@ from typing import Annotated, Any
 from fastapi import Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.auth import Authenticated
+from api.auth import needs
 from api.problems import documented
 from api.routing import resource
 from api.shapes import ConfirmationShape, Page, Paging, PathId, QueryId
 from api.wiring import services
 from holdfast.domain.confirmations import ConfirmationStatus, Decision
+from holdfast.domain.permissions import Caller, Permission
 from holdfast.services.confirmations import MAX_AT_ONCE, Decided
 
 router = resource("/v1/confirmations", "confirmations")
@@ -58,11 +59,13 @@ class DecisionsBody(BaseModel):
 
 @router.get("")
 async def list_confirmations(
-    request: Request, caller: Authenticated, query: Annotated[ConfirmationsQuery, Query()]
+    request: Request,
+    caller: Annotated[Caller, needs(Permission.CONFIRMATIONS_READ)],
+    query: Annotated[ConfirmationsQuery, Query()],
 ) -> Page[ConfirmationShape]:
     """Confirmations, oldest first."""
     found = await services(request).confirmations.page(
-        caller.tenant_id, status=query.status, run_id=query.run_id, after=query.after, limit=query.limit + 1
+        caller, status=query.status, run_id=query.run_id, after=query.after, limit=query.limit + 1
     )
     return Page.of(
         [ConfirmationShape.of(item) for item in found], query.limit, [item.confirmation_id for item in found]
@@ -70,14 +73,19 @@ async def list_confirmations(
 
 
 @router.get("/{confirmation_id}")
-async def get_confirmation(request: Request, caller: Authenticated, confirmation_id: PathId) -> ConfirmationShape:
+async def get_confirmation(
+    request: Request, caller: Annotated[Caller, needs(Permission.CONFIRMATIONS_READ)], confirmation_id: PathId
+) -> ConfirmationShape:
     """One confirmation."""
-    return ConfirmationShape.of(await services(request).confirmations.get(caller.tenant_id, confirmation_id))
+    return ConfirmationShape.of(await services(request).confirmations.get(caller, confirmation_id))
 
 
 @router.post("/{confirmation_id}/decision", responses=documented(409, 412))
 async def decide(
-    request: Request, caller: Authenticated, confirmation_id: PathId, body: DecisionBody
+    request: Request,
+    caller: Annotated[Caller, needs(Permission.CONFIRMATIONS_DECIDE)],
+    confirmation_id: PathId,
+    body: DecisionBody,
 ) -> ConfirmationShape:
     """Decide. 403: not yours to decide. 409: decided otherwise, or expired. 412: not the arguments you were shown."""
     found = await services(request).confirmations.decide(caller, confirmation_id, body.decided())
@@ -85,7 +93,9 @@ async def decide(
 
 
 @router.post("/decisions", responses=documented(404, 409, 412))
-async def decide_several(request: Request, caller: Authenticated, body: DecisionsBody) -> Page[ConfirmationShape]:
+async def decide_several(
+    request: Request, caller: Annotated[Caller, needs(Permission.CONFIRMATIONS_DECIDE)], body: DecisionsBody
+) -> Page[ConfirmationShape]:
     """Decide several confirmations, all of them or none: the first that can't be decided is answered as an error."""
     decisions = [(one.id, one.decided()) for one in body.decisions]
     found = await services(request).confirmations.decide_all(caller, decisions)

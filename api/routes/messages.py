@@ -7,7 +7,7 @@ from fastapi import Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.auth import Authenticated
+from api.auth import needs
 from api.event_stream import MEDIA, ResumedAfter, StreamRoute, as_sse, unaltered
 from api.problems import documented
 from api.routing import resource
@@ -16,6 +16,7 @@ from api.wiring import services
 from holdfast.domain.errors import InvalidInput
 from holdfast.domain.events import LoggedEvent
 from holdfast.domain.messages import NewMessage
+from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.runs import OPEN
 
 router = resource("/v1", "messages")
@@ -49,16 +50,19 @@ class AcceptedShape(BaseModel):
     accepted: bool
 
 
+_sender = needs(Permission.MESSAGES_SEND)
+
+
 async def _accepted(
     request: Request,
-    caller: Authenticated,
+    caller: Annotated[Caller, _sender],
     body: MessageBody,
     after: ResumedAfter,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> AsyncIterator[AsyncIterator[LoggedEvent]]:
     found = services(request)
     accepted = await found.messages.accept(caller, _as_message(body, idempotency_key))
-    async with found.events.following(caller.tenant_id, accepted.run_id, after=after) as events:
+    async with found.events.following(caller, accepted.run_id, after=after) as events:
         yield events
 
 
@@ -76,7 +80,7 @@ router.add_api_route(
     send_message_and_stream,
     methods=["POST"],
     response_class=EventSourceResponse,
-    dependencies=[Depends(unaltered)],
+    dependencies=[_sender, Depends(unaltered)],
     include_in_schema=False,
     route_class_override=StreamRoute,
 )
@@ -95,7 +99,7 @@ router.add_api_route(
 async def send_message(
     request: Request,
     response: Response,
-    caller: Authenticated,
+    caller: Annotated[Caller, _sender],
     body: MessageBody,
     idempotency_key: Annotated[str | None, Header()] = None,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="seconds to wait for the reply")] = 0,
@@ -112,10 +116,10 @@ async def send_message(
     accepted = await found.messages.accept(caller, _as_message(body, idempotency_key))
     status = accepted.status
     if wait or not accepted.is_new:
-        status = await found.runs.wait(caller.tenant_id, accepted.run_id, wait)
+        status = await found.runs.wait(caller, accepted.run_id, wait)
     if wait and status not in OPEN:
         response.status_code = 200
-        return RunShape.of(await found.runs.answering(caller.tenant_id, accepted.run_id), found)
+        return RunShape.of(await found.runs.answering(caller, accepted.run_id), found)
     return AcceptedShape(
         message_id=accepted.message_id,
         run_id=accepted.run_id,

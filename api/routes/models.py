@@ -11,13 +11,14 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import problems
-from api.auth import Authenticated
+from api.auth import needs
 from api.routing import resource
 from api.shapes import AttemptShape, UsageShape
 from api.wiring import models
 from holdfast.domain.errors import HoldfastError
 from holdfast.domain.ids import new_tool_call_id
 from holdfast.domain.model_calls import Completion, Embeddings, StreamEvent, TextDelta
+from holdfast.domain.permissions import Caller, Permission
 from holdfast.services.models import Ask, Generated
 
 log = logging.getLogger(__name__)
@@ -188,7 +189,9 @@ class EmbeddingsShape(AnsweredShape):
 
 
 @router.post("/complete", responses=_UNANSWERED)
-async def complete(request: Request, caller: Authenticated, body: CompletionBody) -> CompletionShape:
+async def complete(
+    request: Request, caller: Annotated[Caller, needs(Permission.MODELS_USE)], body: CompletionBody
+) -> CompletionShape:
     """Ask a model; the answer comes whole."""
     return CompletionShape.of(await models(request).complete(caller.tenant_id, body.ask()))
 
@@ -201,7 +204,9 @@ async def complete(request: Request, caller: Authenticated, body: CompletionBody
         **_UNANSWERED,
     },
 )
-async def stream(request: Request, caller: Authenticated, body: CompletionBody) -> StreamingResponse:
+async def stream(
+    request: Request, caller: Annotated[Caller, needs(Permission.MODELS_USE)], body: CompletionBody
+) -> StreamingResponse:
     """Ask a model; the answer comes as it is written, one JSON object a line.
 
     `{"type": "chunk", "attempt": 1, "text": "…"}` is a piece of the answer. `{"type": "reset", "attempt": 1}` takes
@@ -219,14 +224,18 @@ async def stream(request: Request, caller: Authenticated, body: CompletionBody) 
 
 
 @router.post("/generate", responses=_UNANSWERED)
-async def generate(request: Request, caller: Authenticated, body: GenerationBody) -> GenerationShape:
+async def generate(
+    request: Request, caller: Annotated[Caller, needs(Permission.MODELS_USE)], body: GenerationBody
+) -> GenerationShape:
     """Ask a model for JSON that fits a schema. What does not fit is sent back to it, twice at most; then 502."""
     generated = await models(request).generate(caller.tenant_id, body.ask(), body.schema_, body.prompt_version)
     return GenerationShape.of(generated)
 
 
 @router.post("/embed", responses=_UNANSWERED)
-async def embed(request: Request, caller: Authenticated, body: EmbeddingBody) -> EmbeddingsShape:
+async def embed(
+    request: Request, caller: Annotated[Caller, needs(Permission.MODELS_USE)], body: EmbeddingBody
+) -> EmbeddingsShape:
     """Make texts into vectors."""
     texts = [body.input] if isinstance(body.input, str) else body.input
     return EmbeddingsShape.of(await models(request).embed(caller.tenant_id, body.alias, texts, body.purpose))

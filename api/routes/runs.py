@@ -6,13 +6,14 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from api.auth import Authenticated
+from api.auth import needs
 from api.event_stream import ResumedAfter, as_sse, unaltered
 from api.routes.messages import MAX_WAIT_S
 from api.routing import resource
 from api.shapes import Page, Paging, PathId, RunShape
 from api.wiring import services
 from holdfast.domain.events import LoggedEvent
+from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.runs import RunStatus
 
 router = resource("/v1/runs", "runs")
@@ -25,28 +26,35 @@ class RunsQuery(Paging):
 
 
 @router.get("")
-async def list_runs(request: Request, caller: Authenticated, query: Annotated[RunsQuery, Query()]) -> Page[RunShape]:
+async def list_runs(
+    request: Request, caller: Annotated[Caller, needs(Permission.RUNS_READ)], query: Annotated[RunsQuery, Query()]
+) -> Page[RunShape]:
     """Runs, newest first."""
     found = services(request)
-    runs = await found.runs.page(caller.tenant_id, status=query.status, after=query.after, limit=query.limit + 1)
+    runs = await found.runs.page(caller, status=query.status, after=query.after, limit=query.limit + 1)
     return Page.of([RunShape.of(run, found) for run in runs], query.limit, [run.run.run_id for run in runs])
 
 
 @router.post("/{run_id}/cancel")
-async def cancel_run(request: Request, caller: Authenticated, run_id: PathId) -> RunShape:
+async def cancel_run(
+    request: Request, caller: Annotated[Caller, needs(Permission.RUNS_CANCEL)], run_id: PathId
+) -> RunShape:
     """Stop a run; the transcript stays valid. Answers with the run, which may end a moment later; ended, it stays."""
     found = services(request)
     return RunShape.of(await found.runs.cancel(caller, run_id), found)
 
 
+_reader = needs(Permission.RUNS_READ)
+
+
 async def _followed(
-    request: Request, caller: Authenticated, run_id: PathId, after: ResumedAfter
+    request: Request, caller: Annotated[Caller, _reader], run_id: PathId, after: ResumedAfter
 ) -> AsyncIterator[AsyncIterator[LoggedEvent]]:
-    async with services(request).events.following(caller.tenant_id, run_id, after=after) as events:
+    async with services(request).events.following(caller, run_id, after=after) as events:
         yield events
 
 
-@router.get("/{run_id}/events", response_class=EventSourceResponse, dependencies=[Depends(unaltered)])
+@router.get("/{run_id}/events", response_class=EventSourceResponse, dependencies=[_reader, Depends(unaltered)])
 async def stream_events(
     events: Annotated[AsyncIterator[LoggedEvent], Depends(_followed)],
 ) -> AsyncIterator[ServerSentEvent]:
@@ -62,12 +70,12 @@ async def stream_events(
 @router.get("/{run_id}")
 async def get_run(
     request: Request,
-    caller: Authenticated,
+    caller: Annotated[Caller, needs(Permission.RUNS_READ)],
     run_id: PathId,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="seconds to wait for its end")] = 0,
 ) -> RunShape:
     """A run with its steps, tool calls, usage and reply; with `?wait=`, as it is when it ends or needs a person."""
     found = services(request)
     if wait:
-        await found.runs.wait(caller.tenant_id, run_id, wait)
-    return RunShape.of(await found.runs.get(caller.tenant_id, run_id), found)
+        await found.runs.wait(caller, run_id, wait)
+    return RunShape.of(await found.runs.get(caller, run_id), found)

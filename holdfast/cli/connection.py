@@ -44,6 +44,10 @@ class Api:
         """PUT a JSON body."""
         return self._call("PUT", path, json=body)
 
+    def delete(self, path: str, **parameters: Any) -> Any:
+        """DELETE a path."""
+        return self._call("DELETE", path, params=parameters)
+
     def _call(self, method: str, path: str, **request: Any) -> Any:
         import httpx
 

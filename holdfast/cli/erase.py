@@ -28,6 +28,8 @@ def erase(
 
     if person is not None and before is not None:
         raise InvalidInput("before", "Give --person or --before, not both.")
+    if person is not None and not person.strip():
+        raise InvalidInput("person", "--person: name somebody.")
     scope = Scope(tenant, person, None if before is None else _age(before))
     if not yes:
         typer.confirm(f"Erase content of tenant {tenant!r}, {scope}? It can't be undone", abort=True)

@@ -14,6 +14,7 @@ from holdfast.cli import (
     dev,
     doctor,
     erase,
+    identities,
     keys,
     migrate,
     models,
@@ -40,6 +41,7 @@ app.add_typer(budget.app, name="budget")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
+app.add_typer(identities.app, name="identities")
 app.command()(check.check)
 app.command()(doctor.doctor)
 app.command()(processes.api)

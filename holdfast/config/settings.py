@@ -6,13 +6,15 @@ file (`HOLDFAST_KEY_PEPPER_FILE`), the way container platforms mount them.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from holdfast.config.messages import Mistake, configuration_error
 from holdfast.config.shape import wording
@@ -30,6 +32,33 @@ def _with_driver(url: SecretStr) -> SecretStr:
 
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_with_driver)]
+
+
+def _listed(value: Any) -> Any:
+    """Names, with commas between them."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _host_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+:[0-9A-Fa-f:.]*", name) or re.fullmatch(r"[^:]*:\d+", name):
+            raise ValueError("must be names alone, without scheme, port or wildcard")
+    return names
+
+
+def _web_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+        raise ValueError("is not an https:// address")
+    return value
+
+
+#: The names of this machine for itself.
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_host_names)]
+WebUrl = Annotated[str, AfterValidator(_web_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -57,10 +86,49 @@ class ServingSettings(Settings):
     task_queue: str = Field(default="holdfast", description="the name of the Temporal task queue")
 
 
-class ApiSettings(ServingSettings):
-    """What the API needs."""
+class AccessSettings(Settings):
+    """What whoever serves requests needs, to know who is calling: for API keys, and for tokens of an OIDC provider."""
 
     key_pepper: SecretStr = Field(min_length=32, description="at least 32 random characters (openssl rand -hex 32)")
+    key_pepper_previous: SecretStr | None = Field(
+        default=None, description="the pepper before, until each key that is in use was used once more"
+    )
+    allowed_hosts: HostNames | None = Field(
+        default=None, description="the names under which this is reached, with commas: api.example.com,api.internal"
+    )
+    oidc_issuer: WebUrl | None = Field(default=None, description="the `iss` of the tokens: https://login.example.com")
+    oidc_audience: str | None = Field(
+        default=None, validate_default=True, description="the `aud` of the tokens that are meant for this API"
+    )
+    oidc_jwks_url: WebUrl | None = Field(
+        default=None, description="the address of the issuer's keys, if its discovery document does not say it"
+    )
+    oidc_algorithms: Annotated[tuple[Algorithm, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=("RS256", "ES256", "EdDSA"), description="asymmetric ones, with commas: RS256,ES256,EdDSA"
+    )
+    oidc_tenant_claim: str = Field(default="tenant", min_length=1, description="the claim that names the tenant")
+    oidc_principal_claim: str = Field(default="sub", min_length=1, description="the claim that names the person")
+    oidc_roles_claim: str = Field(default="roles", min_length=1, description="the claim that lists the roles")
+
+    @field_validator("oidc_audience")
+    @classmethod
+    def _belongs_to_the_issuer(cls, audience: str | None, info: ValidationInfo) -> str | None:
+        # A token for another application of the same provider must not open this one.
+        if audience is None and info.data.get("oidc_issuer") is not None:
+            raise ValueError("is not set, though HOLDFAST_OIDC_ISSUER is")
+        return audience
+
+    @property
+    def hosts(self) -> tuple[str, ...] | None:
+        """The names under which this may be reached; None: any. In `dev`, where no proxy looks, the loopback's."""
+        if self.allowed_hosts is None and self.environment == "dev":
+            return LOOPBACK
+        return self.allowed_hosts
+
+
+class ApiSettings(AccessSettings, ServingSettings):
+    """What the API needs."""
+
     api_host: str = Field(default="127.0.0.1", description="the address to listen on")
     api_port: Port = Field(default=8000, description="the port to listen on")
     api_unread_s: float = Field(
@@ -79,11 +147,10 @@ class ApiSettings(ServingSettings):
     )
 
 
-class PoolSettings(Settings):
+class PoolSettings(AccessSettings):
     """What the model pool needs as a service of its own."""
 
     database_pool_size: int = Field(default=10, ge=1, description="the most connections of this process")
-    key_pepper: SecretStr = Field(min_length=32, description="at least 32 random characters (openssl rand -hex 32)")
     models: Path = Field(default=Path("models.yaml"), description="the path of models.yaml")
     pool_host: str = Field(default="127.0.0.1", description="the address to listen on")
     pool_port: Port = Field(default=8004, description="the port to listen on")

@@ -12,9 +12,7 @@ from holdfast.domain.errors import Unavailable
 
 
 @asynccontextmanager
-async def serving(
-    app: Any, port: int | None = None, on_stop: Callable[[], None] = lambda: None
-) -> AsyncIterator[str]:
+async def serving(app: Any, port: int | None = None, on_stop: Callable[[], None] = lambda: None) -> AsyncIterator[str]:
     """Serve an ASGI application on a loopback port (a free one by default) while the block runs; gives its URL.
 
     `on_stop` is called before the requests in hand are waited for.

@@ -26,6 +26,7 @@ from holdfast.dev.postgres import Postgres
 from holdfast.dev.process import Child
 from holdfast.dev.temporal import Temporal
 from holdfast.domain.errors import ConfigurationError, Unavailable
+from holdfast.domain.permissions import Role
 from holdfast.services.agents import Agents
 from holdfast.services.keys import Keys
 from holdfast.store.engine import Database, create_engine
@@ -202,7 +203,7 @@ class DevStack:
         await migrate(self._postgres.url(), app_url)
         database = Database(create_engine(app_url, pool_size=2))
         try:
-            await Keys(database, kept.pepper).store(TENANT, PERSON, kept.key)
+            await Keys(database, kept.pepper).store(TENANT, PERSON, kept.key, tuple(Role))
             for spec in file.agents:
                 await Agents(database).apply(TENANT, spec)
         finally:
@@ -216,6 +217,9 @@ class DevStack:
             "HOLDFAST_DATABASE_URL": self._postgres.url(_APP_ROLE),
             "HOLDFAST_KEY_PEPPER": kept.pepper,
             "HOLDFAST_AGENTS": str(options.agents.resolve()),
+            # Whatever is set around us: `dev` is for this machine alone.
+            "HOLDFAST_API_HOST": "127.0.0.1",
+            "HOLDFAST_ALLOWED_HOSTS": "",
             "HOLDFAST_API_PORT": str(options.port),
             "HOLDFAST_TEMPORAL_UI_URL": f"http://127.0.0.1:{options.temporal_ui_port}",
             "HOLDFAST_WORKER_DRAIN_S": "5",

@@ -7,6 +7,7 @@ Erasing takes value and salt: what is left says nothing, and the chain still hol
 """
 
 import hashlib
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -118,12 +119,12 @@ def commitment(salt: str, slot: str, value: str) -> str:
 
 
 def canonical(value: Any) -> str:
-    """Content as it is committed to, where it is no text.
-
-    Raises:
-        rfc8785.CanonicalizationError: it has no canonical JSON.
-    """
-    return rfc8785.dumps(value).decode()
+    """Content as it is committed to, where it is no text: canonical JSON, for what has such a form."""
+    try:
+        return rfc8785.dumps(value).decode()
+    except rfc8785.CanonicalizationError:
+        # An integer beyond 2**53, which nobody has to be refused for here.
+        return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def outcome_content(result: str | None, error: str | None) -> str:

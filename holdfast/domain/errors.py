@@ -3,8 +3,10 @@
     HoldfastError
     ├── InvalidInput             the caller's fault, says which field
     │   └── IdempotencyMismatch  the same key came with another body
-    ├── Unauthenticated          no key, or a wrong one
+    ├── Unauthenticated          no key and no token
+    │   └── CredentialRefused    one that is not known, or not valid (any more)
     ├── Forbidden                known, but may not do this
+    │   └── PermissionMissing    since no role of theirs gives the permission
     ├── NotFound                 unknown, or another tenant's: nobody can tell which
     ├── Conflict                 the state no longer allows it
     ├── DigestMismatch           the arguments shown are not the arguments stored
@@ -40,11 +42,19 @@ class IdempotencyMismatch(InvalidInput):
 
 
 class Unauthenticated(HoldfastError):
-    """The request carries no API key, or one that is not known."""
+    """The request says nothing of who makes it."""
+
+
+class CredentialRefused(Unauthenticated):
+    """The request carries a key or a token that is not known, or is not valid (any more)."""
 
 
 class Forbidden(HoldfastError):
     """The caller is known, and may not do this: a role is missing, or it is their own request."""
+
+
+class PermissionMissing(Forbidden):
+    """No role of the caller gives the permission that the route needs."""
 
 
 class NotFound(HoldfastError):

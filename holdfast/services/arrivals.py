@@ -8,9 +8,9 @@ from holdfast.domain.agents import OnBusy
 from holdfast.domain.confirmations import Decision
 from holdfast.domain.errors import Conflict, InvalidInput, NotFound
 from holdfast.domain.messages import NewMessage
+from holdfast.domain.permissions import Caller
 from holdfast.services.confirmation_endings import settle_withdrawn
 from holdfast.services.confirmations import Decided, decide_in, may_decide
-from holdfast.services.keys import Caller
 from holdfast.services.runs import ask_to_cancel
 from holdfast.store import agents, confirmations, outbox, runs
 from holdfast.store.agents import Reception
@@ -78,7 +78,11 @@ async def _decides(connection: AsyncConnection, caller: Caller, message: NewMess
     """Whether the message is a decision, which is then made."""
     decision = _DECISIONS.get(message.text.strip().rstrip(".!").casefold())
     # Somebody whom the key's holder merely names has not been authenticated, and decides nothing.
-    if decision is None or message.conversation_id is None or message.sender not in (None, caller.person):
+    if (
+        decision is None
+        or message.conversation_id is None
+        or (message.sender is not None and not caller.is_one_of(message.sender))
+    ):
         return False
     pending = await confirmations.pending_in_conversation(connection, caller.tenant_id, message.conversation_id)
     if len(pending) != 1 or not may_decide(caller, pending[0]):

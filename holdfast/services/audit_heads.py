@@ -95,7 +95,7 @@ class Verifier:
         Raises:
             NotSigned: it is a head, and not signed with any of the keys.
         """
-        said = _object(line)
+        said = _object(line) if line.strip() else {}
         if said.get("object") != OBJECT:
             return None
         key = self.keys.get(str(said.get("key_id")))

@@ -24,6 +24,8 @@ from holdfast.store.engine import Database
 #: How many links are read at once.
 BATCH = 500
 
+_LOWEST = -(2**63)
+
 #: The kinds of entries whose content stands in a table of its own.
 _WITH_CONTENT = ("message", "model_call", "tool_call", "confirmation", "configuration")
 
@@ -74,14 +76,17 @@ async def wrong_in(database: Database, tenant_id: str, tally: Tally) -> AsyncIte
     chain = _Chain(tenant_id)
     tally.tenants += 1
     async with database.snapshot(tenant_id) as connection:
-        while links := await audit_chain.links(connection, tenant_id, after=chain.seq, limit=BATCH):
+        # From below 1 on: nothing is to be hidden there.
+        after = _LOWEST
+        while links := await audit_chain.links(connection, tenant_id, after=after, limit=BATCH):
+            after = links[-1].seq
             changed = await _changed_contents(connection, tenant_id, links)
             for link in links:
                 for what in (*_follow(chain, link), *_wrong_values(link), *changed.get(link.seq, ())):
                     yield Finding(tenant_id, what, link.seq, link.audit_id)
                 tally.entries += 1
                 tally.erased += bool(link.erased)
-        for audit_id in await audit_chain.unchained(connection, tenant_id):
+        async for audit_id in audit_chain.unchained(connection, tenant_id):
             yield Finding(tenant_id, "the row is in no chain: it was inserted past it", audit_id=audit_id)
         for erasure in chain.wrong_erasures():
             yield Finding(tenant_id, f"what is marked as erased by {erasure!r} is not what an erasure on record took")
@@ -105,6 +110,9 @@ async def wrong_with_heads(database: Database, heads: list[Head], tally: Tally) 
 
 
 def _follow(chain: _Chain, link: Link) -> Iterator[str]:
+    if link.seq < 1:
+        yield "its number is none that an entry can have: inserted"
+        return
     if link.seq != chain.seq + 1:
         first, last = chain.seq + 1, link.seq - 1
         yield f"before it, entry {first} was removed" + ("" if first == last else f", and all up to {last}")

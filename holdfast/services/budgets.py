@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from holdfast.domain.budgets import Budget, BudgetTerms, dollars
 from holdfast.domain.confirmations import Confirmation
 from holdfast.domain.errors import Forbidden, NotFound
-from holdfast.services.keys import Caller
+from holdfast.domain.permissions import Caller
 from holdfast.services.refusals import Asked, recording_refusals
 from holdfast.store import audit, budgets, confirmations, outbox
 from holdfast.store.engine import Database

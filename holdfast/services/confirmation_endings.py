@@ -11,6 +11,7 @@ from holdfast.domain import events
 from holdfast.domain.audit import canonical, outcome_content
 from holdfast.domain.confirmations import Confirmation, ConfirmationKind, ConfirmationStatus, Decision
 from holdfast.domain.messages import OUTCOME_UNKNOWN
+from holdfast.domain.permissions import WHOLE_TENANT
 from holdfast.domain.steps import ConfirmationRequested
 from holdfast.domain.tools import ToolCallStatus
 from holdfast.store import audit, confirmations, event_log, tool_calls
@@ -20,7 +21,9 @@ async def expire_or_escalate(connection: AsyncConnection, tenant_id: str, confir
     """The deadline of a confirmation has passed. True: nobody is asked any more; False: further people are."""
     if await confirmations.escalate(connection, tenant_id, confirmation):
         await record(connection, tenant_id, confirmation, "escalated")
-        asked = await confirmations.find(connection, tenant_id, confirmation.confirmation_id) or confirmation
+        asked = (
+            await confirmations.find(connection, tenant_id, confirmation.confirmation_id, WHOLE_TENANT) or confirmation
+        )
         event = events.ConfirmationEscalated(asked.confirmation_id, asked.deadline, asked.on_deadline)
         await event_log.append(connection, tenant_id, asked.run_id, event)
         return False

@@ -21,10 +21,10 @@ from holdfast.domain.confirmations import (
 )
 from holdfast.domain.errors import Conflict, DigestMismatch, Forbidden, InvalidInput, NotFound, Unavailable
 from holdfast.domain.json_schema import JsonSchema, SchemaUnusable
+from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.storable import is_storable
 from holdfast.services.budgets import raise_as_asked
 from holdfast.services.confirmation_endings import expire_or_escalate, go_on, settle_call, tell_decided
-from holdfast.services.keys import Caller
 from holdfast.services.refusals import Asked, recording_refusals
 from holdfast.store import confirmations, outbox, runs, tool_calls
 from holdfast.store.engine import Database
@@ -57,35 +57,36 @@ class Confirmations:
         self._database = database
         self._workflows = workflows
 
-    async def get(self, tenant_id: str, confirmation_id: str) -> Confirmation:
+    async def get(self, caller: Caller, confirmation_id: str) -> Confirmation:
         """One confirmation.
 
         Raises:
-            NotFound: the tenant has none with this id.
+            NotFound: the caller sees none with this id.
         """
-        async with self._database.tenant(tenant_id) as connection:
-            return await _find(connection, tenant_id, confirmation_id)
+        async with self._database.tenant(caller.tenant_id) as connection:
+            return await _find(connection, caller, confirmation_id, Permission.CONFIRMATIONS_READ)
 
     async def page(
         self,
-        tenant_id: str,
+        caller: Caller,
         *,
         status: ConfirmationStatus | None,
         run_id: str | None,
         after: str | None,
         limit: int,
     ) -> list[Confirmation]:
-        """A page of confirmations, oldest first."""
+        """A page of the confirmations that the caller sees, oldest first."""
+        tenant_id, view = caller.tenant_id, caller.view(Permission.CONFIRMATIONS_READ)
         async with self._database.tenant(tenant_id) as connection:
             return await confirmations.page(
-                connection, tenant_id, status=status, run_id=run_id, after=after, limit=limit
+                connection, tenant_id, view, status=status, run_id=run_id, after=after, limit=limit
             )
 
     async def decide(self, caller: Caller, confirmation_id: str, decided: Decided) -> Confirmation:
         """Decide a confirmation; the same decision by the same person again answers alike.
 
         Raises:
-            NotFound: the tenant has none with this id.
+            NotFound: the caller may decide none with this id.
             Forbidden: the person has none of the roles that may decide, or it is their own request.
             DigestMismatch: the arguments are not those the person was shown.
             InvalidInput: an edit's arguments don't fit, or a respond has no answer.
@@ -115,7 +116,7 @@ class Confirmations:
         async with self._database.tenant(caller.tenant_id) as connection:
             # In one order for everybody, so that two batches never wait for each other.
             in_order = sorted(decisions, key=lambda one: one[0])
-            found = [await _find(connection, caller.tenant_id, confirmation_id) for confirmation_id, _ in in_order]
+            found = [await _to_decide(connection, caller, confirmation_id) for confirmation_id, _ in in_order]
             await runs.lock(connection, caller.tenant_id, *(confirmation.run_id for confirmation in found))
             for known, (confirmation_id, decided) in zip(found, in_order, strict=True):
                 asked.subject_id, asked.run_id = confirmation_id, known.run_id
@@ -156,7 +157,7 @@ async def decide_in(
         HoldfastError: as `Confirmations.decide` does.
     """
     tenant_id = caller.tenant_id
-    confirmation = await _find(connection, tenant_id, confirmation_id)
+    confirmation = await _to_decide(connection, caller, confirmation_id)
     if confirmation.kind is ConfirmationKind.OUTCOME:
         raise Conflict("This call was dispatched; say what became of it: POST /v1/tool-calls/{id}/resolution.")
     check_right(caller, confirmation)
@@ -166,8 +167,8 @@ async def decide_in(
     if await _store(connection, tenant_id, confirmation, verdict):
         workflow = await confirmations.workflow_of(connection, tenant_id, confirmation_id)
         await outbox.add_decided(connection, tenant_id, confirmation_id, workflow)
-        return await _find(connection, tenant_id, confirmation_id), workflow
-    confirmation = await _find(connection, tenant_id, confirmation_id)
+        return await _to_decide(connection, caller, confirmation_id), workflow
+    confirmation = await _to_decide(connection, caller, confirmation_id)
     if _is_repeat(confirmation, verdict):
         return confirmation, None
     raise Conflict(what_stands(confirmation))
@@ -191,12 +192,14 @@ def check_right(caller: Caller, confirmation: Confirmation | Asking) -> None:
     """
     if confirmation.approvers and not caller.roles & set(confirmation.approvers):
         raise Forbidden(f"To decide this, one of these roles is needed: {', '.join(confirmation.approvers)}.")
-    if confirmation.four_eyes and caller.person in (confirmation.requested_by, confirmation.sent_by):
+    if confirmation.four_eyes and caller.is_one_of(confirmation.requested_by, confirmation.sent_by):
         raise Forbidden("This is your own request; somebody else must decide it.")
 
 
 def may_decide(caller: Caller, confirmation: Confirmation) -> bool:
     """Whether a person may decide."""
+    if not caller.may(Permission.CONFIRMATIONS_DECIDE):
+        return False
     try:
         check_right(caller, confirmation)
     except Forbidden:
@@ -267,8 +270,15 @@ def _edited_digest(tenant_id: str, confirmation: Confirmation, arguments: dict[s
         raise InvalidInput("arguments", f"They can't be taken: {error}") from error
 
 
-async def _find(connection: AsyncConnection, tenant_id: str, confirmation_id: str) -> Confirmation:
-    confirmation = await confirmations.find(connection, tenant_id, confirmation_id)
+async def _to_decide(connection: AsyncConnection, caller: Caller, confirmation_id: str) -> Confirmation:
+    return await _find(connection, caller, confirmation_id, Permission.CONFIRMATIONS_DECIDE)
+
+
+async def _find(
+    connection: AsyncConnection, caller: Caller, confirmation_id: str, permission: Permission
+) -> Confirmation:
+    view = caller.view(permission)
+    confirmation = await confirmations.find(connection, caller.tenant_id, confirmation_id, view)
     if confirmation is None:
         raise NotFound("confirmation", confirmation_id)
     return confirmation

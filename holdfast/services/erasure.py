@@ -31,7 +31,9 @@ class Scope:
 
     def __str__(self) -> str:
         # Not the name: it is being erased.
-        return "by person" if self.person else "by age" if self.older_than else "all of the tenant"
+        if self.person is not None:
+            return "by person"
+        return "all of the tenant" if self.older_than is None else "by age"
 
 
 @dataclass(frozen=True)

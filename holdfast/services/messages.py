@@ -13,11 +13,11 @@ from holdfast.domain.errors import IdempotencyMismatch, InvalidInput, NotFound, 
 from holdfast.domain.events import Event, RunMerged, RunQueued
 from holdfast.domain.ids import new_conversation_id, new_message_id, new_run_id, workflow_id
 from holdfast.domain.messages import MAX_TEXT_CHARACTERS, Message, NewMessage
+from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.runs import RunStatus, RunToStart
 from holdfast.domain.storable import is_storable
 from holdfast.services.arrivals import Arrival, arrive
 from holdfast.services.confirmations import wake
-from holdfast.services.keys import Caller
 from holdfast.services.runs import cancel
 from holdfast.store import audit, messages, turns
 from holdfast.store.engine import Database
@@ -68,17 +68,17 @@ class Messages:
         tenant_id = caller.tenant_id
         try:
             async with self._database.tenant(tenant_id) as connection:
-                conversation = await _conversation(connection, tenant_id, message)
+                conversation = await _conversation(connection, caller, message)
                 # After the conversation is locked: a repeat that waited for the first delivery finds it.
                 if message.key is not None:
                     first = await messages.accepted_under_key(connection, tenant_id, message.key)
                     if first is not None:
-                        return _repeat(first, fingerprint)
+                        return _repeat(caller, first, fingerprint)
                 arrival = await arrive(connection, caller, message, conversation)
                 run = await _insert(connection, caller, message, fingerprint, arrival)
         except IntegrityError:
             # Another delivery under the same key was committed in the meantime: that one is the first.
-            return await self._find_first(tenant_id, message, fingerprint)
+            return await self._find_first(caller, message, fingerprint)
         if arrival.answered_by is None:
             await self._start(run)
         await self._tell(arrival)
@@ -86,25 +86,28 @@ class Messages:
         return Accepted(run.message_id, run.conversation_id, run.run_id, is_new=True, status=status)
 
     async def in_conversation(
-        self, tenant_id: str, conversation_id: str, *, after: str | None, limit: int
+        self, caller: Caller, conversation_id: str, *, after: str | None, limit: int
     ) -> list[Message]:
         """A page of a conversation's messages, oldest first.
 
         Raises:
-            NotFound: there is no such conversation; each has a message from its beginning.
+            NotFound: the caller sees no such conversation; each has a message from its beginning.
         """
+        tenant_id, view = caller.tenant_id, caller.view(Permission.CONVERSATIONS_READ)
         async with self._database.tenant(tenant_id) as connection:
-            found = await messages.in_conversation(connection, tenant_id, conversation_id, after=after, limit=limit)
+            found = await messages.in_conversation(
+                connection, tenant_id, conversation_id, view, after=after, limit=limit
+            )
         if not found and after is None:
             raise NotFound("conversation", conversation_id)
         return found
 
-    async def _find_first(self, tenant_id: str, message: NewMessage, fingerprint: str) -> Accepted:
-        async with self._database.tenant(tenant_id) as connection:
-            first = await messages.accepted_under_key(connection, tenant_id, message.key or "")
+    async def _find_first(self, caller: Caller, message: NewMessage, fingerprint: str) -> Accepted:
+        async with self._database.tenant(caller.tenant_id) as connection:
+            first = await messages.accepted_under_key(connection, caller.tenant_id, message.key or "")
         if first is None:
             raise Unavailable("The message could not be stored; send it again.")
-        return _repeat(first, fingerprint)
+        return _repeat(caller, first, fingerprint)
 
     async def _start(self, run: RunToStart) -> None:
         try:
@@ -119,11 +122,14 @@ class Messages:
             await cancel(self._workflows, arrival.cancelled)
 
 
-async def _conversation(connection: AsyncConnection, tenant_id: str, message: NewMessage) -> turns.Conversation | None:
-    """The conversation that a message goes to, locked; None: it begins one, or there is none with this id."""
+async def _conversation(connection: AsyncConnection, caller: Caller, message: NewMessage) -> turns.Conversation | None:
+    """The conversation that a message goes to, locked; None: it begins one, or the caller sees none with this id."""
     if message.conversation_id is None:
         return None
-    return await turns.look(connection, tenant_id, message.conversation_id)
+    view = caller.view(Permission.MESSAGES_SEND)
+    if not await messages.is_conversation_in(connection, caller.tenant_id, message.conversation_id, view):
+        return None
+    return await turns.look(connection, caller.tenant_id, message.conversation_id)
 
 
 async def _insert(
@@ -180,8 +186,11 @@ async def _record(
     await audit.append(connection, caller.tenant_id, accepted, *([merged] if arrival.answered_by else []))
 
 
-def _repeat(first: Any, fingerprint: str) -> Accepted:
-    if not hmac.compare_digest(first.fingerprint, fingerprint):
+def _repeat(caller: Caller, first: Any, fingerprint: str) -> Accepted:
+    # What came of somebody else's message is not told to whoever guesses its key and its words.
+    view = caller.view(Permission.MESSAGES_SEND)
+    is_in_view = view.names is None or first.sent_by in view.names
+    if not is_in_view or not hmac.compare_digest(first.fingerprint, fingerprint):
         raise IdempotencyMismatch("Idempotency-Key", "This key was used before, with another message.")
     return Accepted(first.message_id, first.conversation_id, first.run_id, is_new=False)
 

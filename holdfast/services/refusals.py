@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from holdfast.domain.errors import Conflict, DigestMismatch, Forbidden, HoldfastError
-from holdfast.services.keys import Caller
+from holdfast.domain.permissions import Caller
 from holdfast.store import audit
 from holdfast.store.engine import Database
 
@@ -38,7 +38,7 @@ async def recording_refusals(database: Database, caller: Caller, asked: Asked) -
     except (Forbidden, Conflict, DigestMismatch) as refused:
         entry = audit.Entry(
             kind="refusal",
-            outcome=_OUTCOMES[type(refused)],
+            outcome=next(outcome for kind, outcome in _OUTCOMES.items() if isinstance(refused, kind)),
             run_id=asked.run_id,
             subject_id=asked.subject_id,
             person=caller.person,

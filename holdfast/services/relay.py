@@ -12,6 +12,7 @@ from datetime import timedelta
 from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast.domain.errors import HoldfastError
+from holdfast.domain.permissions import WHOLE_TENANT
 from holdfast.domain.runs import RunToStart
 from holdfast.services.runs import TERMINATED, end_lost
 from holdfast.store import outbox, runs
@@ -101,7 +102,7 @@ class Relay:
 
     async def _start(self, word: Word) -> None:
         async with self._database.tenant(word.tenant_id) as connection:
-            run = await runs.find(connection, word.tenant_id, word.run_id)
+            run = await runs.find(connection, word.tenant_id, word.run_id, WHOLE_TENANT)
         if run is not None:
             await self._workflows.start(
                 RunToStart(run.tenant_id, run.run_id, run.conversation_id, run.message_id, run.agent)

@@ -5,6 +5,8 @@ from contextlib import aclosing, asynccontextmanager
 
 from holdfast.domain.errors import NotFound
 from holdfast.domain.events import LoggedEvent
+from holdfast.domain.permissions import Caller, Permission
+from holdfast.store import runs
 from holdfast.store.engine import Database
 from holdfast.streaming.run_changes import RunChanges
 from holdfast.streaming.tail import Tail
@@ -14,6 +16,7 @@ class RunEvents:
     """Reads the event logs of runs."""
 
     def __init__(self, database: Database, changes: RunChanges) -> None:
+        self._database = database
         self._tail = Tail(database, changes)
 
     def stop(self) -> None:
@@ -22,15 +25,17 @@ class RunEvents:
 
     @asynccontextmanager
     async def following(
-        self, tenant_id: str, run_id: str, *, after: int = 0
+        self, caller: Caller, run_id: str, *, after: int = 0
     ) -> AsyncIterator[AsyncIterator[LoggedEvent]]:
         """The events of a run after number `after`, as they come, up to its end; leaving the block changes nothing.
 
         Raises:
-            NotFound: the tenant has no run with this id.
+            NotFound: the caller sees no run with this id.
             Unavailable: the database does not answer at the beginning; later, it is waited for.
         """
-        if await self._tail.page(tenant_id, run_id, after) is None:
-            raise NotFound("run", run_id)
-        async with aclosing(self._tail.follow(tenant_id, run_id, after)) as events:
+        view = caller.view(Permission.RUNS_READ)
+        async with self._database.tenant(caller.tenant_id) as connection:
+            if await runs.status_of(connection, caller.tenant_id, run_id, view) is None:
+                raise NotFound("run", run_id)
+        async with aclosing(self._tail.follow(caller.tenant_id, run_id, after)) as events:
             yield events

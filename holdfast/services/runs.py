@@ -9,10 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from holdfast.domain.errors import NotFound, Unavailable
 from holdfast.domain.ids import workflow_id
 from holdfast.domain.model_calls import Usage
+from holdfast.domain.permissions import WHOLE_TENANT, Caller, Permission, View
 from holdfast.domain.runs import OPEN, Run, RunStatus
 from holdfast.domain.tools import ToolCall
 from holdfast.services.confirmation_endings import withdraw
-from holdfast.services.keys import Caller
 from holdfast.store import audit, messages, outbox, runs, steps, tool_calls, turns
 from holdfast.store.engine import Database
 from holdfast.store.steps import Step
@@ -42,27 +42,24 @@ class Runs:
         self._workflows = workflows
         self._changes = changes
 
-    async def get(self, tenant_id: str, run_id: str) -> RunDetail:
+    async def get(self, caller: Caller, run_id: str) -> RunDetail:
         """A run, whole.
 
         Raises:
-            NotFound: the tenant has none with this id.
+            NotFound: the caller sees none with this id.
         """
-        async with self._database.tenant(tenant_id) as connection:
-            run = await runs.find(connection, tenant_id, run_id)
-            if run is None:
-                raise NotFound("run", run_id)
-            (detail,) = await _details(connection, tenant_id, [run])
-            return detail
+        return await self._get(caller.tenant_id, run_id, caller.view(Permission.RUNS_READ))
 
-    async def answering(self, tenant_id: str, run_id: str) -> RunDetail:
-        """The run that answers a run's message: itself, or the one that it was merged into.
+    async def answering(self, caller: Caller, run_id: str) -> RunDetail:
+        """The run that answers a run's message: itself, or the one that it was merged into, whosever that is.
 
         Raises:
-            NotFound: the tenant has none with this id.
+            NotFound: the caller sees none with this id.
         """
-        found = await self.get(tenant_id, run_id)
-        return found if found.run.merged_into is None else await self.get(tenant_id, found.run.merged_into)
+        found = await self.get(caller, run_id)
+        if found.run.merged_into is None:
+            return found
+        return await self._get(caller.tenant_id, found.run.merged_into, WHOLE_TENANT)
 
     async def cancel(self, caller: Caller, run_id: str) -> RunDetail:
         """Stop a run; answers with it as it is then, which may be before its end. One that has ended stays as it is.
@@ -71,46 +68,59 @@ class Runs:
         tool call that was handed out has an unknown outcome.
 
         Raises:
-            NotFound: the tenant has none with this id.
+            NotFound: the caller may stop none with this id.
         """
+        view = caller.view(Permission.RUNS_CANCEL)
         async with self._database.tenant(caller.tenant_id) as connection:
-            if await runs.find(connection, caller.tenant_id, run_id) is None:
+            if await runs.find(connection, caller.tenant_id, run_id, view) is None:
                 raise NotFound("run", run_id)
             workflow = await ask_to_cancel(connection, caller, run_id)
         if workflow is not None:
             await cancel(self._workflows, workflow)
-        return await self.get(caller.tenant_id, run_id)
+        return await self._get(caller.tenant_id, run_id, view)
 
-    async def page(self, tenant_id: str, *, status: RunStatus | None, after: str | None, limit: int) -> list[RunDetail]:
-        """A page of runs, newest first."""
+    async def page(self, caller: Caller, *, status: RunStatus | None, after: str | None, limit: int) -> list[RunDetail]:
+        """A page of the runs that the caller sees, newest first."""
+        tenant_id, view = caller.tenant_id, caller.view(Permission.RUNS_READ)
         async with self._database.tenant(tenant_id) as connection:
-            found = await runs.page(connection, tenant_id, status=status, after=after, limit=limit)
+            found = await runs.page(connection, tenant_id, view, status=status, after=after, limit=limit)
             return await _details(connection, tenant_id, found)
 
-    async def wait(self, tenant_id: str, run_id: str, timeout_s: float) -> RunStatus:
+    async def wait(self, caller: Caller, run_id: str, timeout_s: float) -> RunStatus:
         """Wait until a run has ended, or needs a person; answers with its status then, or when the time is up.
 
         Of one that was merged it is the run which answers its message that is waited for.
 
         Raises:
-            NotFound: the tenant has no run with this id.
+            NotFound: the caller sees no run with this id.
         """
+        ends_at = asyncio.get_running_loop().time() + timeout_s
+        status = await self._wait(caller.tenant_id, run_id, caller.view(Permission.RUNS_READ), timeout_s)
+        if status is not RunStatus.MERGED:
+            return status
+        answering = (await self.answering(caller, run_id)).run
+        if answering.run_id == run_id:
+            return status
+        left = ends_at - asyncio.get_running_loop().time()
+        return await self._wait(caller.tenant_id, answering.run_id, WHOLE_TENANT, left)
 
+    async def _get(self, tenant_id: str, run_id: str, view: View) -> RunDetail:
+        async with self._database.tenant(tenant_id) as connection:
+            run = await runs.find(connection, tenant_id, run_id, view)
+            if run is None:
+                raise NotFound("run", run_id)
+            (detail,) = await _details(connection, tenant_id, [run])
+            return detail
+
+    async def _wait(self, tenant_id: str, run_id: str, view: View, timeout_s: float) -> RunStatus:
         async def read() -> RunStatus:
             async with self._database.tenant(tenant_id) as connection:
-                status = await runs.status_of(connection, tenant_id, run_id)
+                status = await runs.status_of(connection, tenant_id, run_id, view)
             if status is None:
                 raise NotFound("run", run_id)
             return status
 
-        ends_at = asyncio.get_running_loop().time() + timeout_s
-        status = await self._changes.wait_until(run_id, read, _needs_no_waiting, timeout_s)
-        if status is not RunStatus.MERGED:
-            return status
-        answering = (await self.answering(tenant_id, run_id)).run
-        if answering.run_id == run_id:
-            return status
-        return await self.wait(tenant_id, answering.run_id, ends_at - asyncio.get_running_loop().time())
+        return await self._changes.wait_until(run_id, read, _needs_no_waiting, timeout_s)
 
 
 def _needs_no_waiting(status: RunStatus) -> bool:
@@ -146,7 +156,7 @@ TERMINATED = "terminated from outside"
 async def end_lost(connection: AsyncConnection, tenant_id: str, run_id: str, why: str) -> bool:
     """End a run whose workflow does not run any more, and wake the next one. False: it has ended before."""
     await turns.lock(connection, tenant_id, run_id)
-    if await runs.status_of(connection, tenant_id, run_id) not in OPEN:
+    if await runs.status_of(connection, tenant_id, run_id, WHOLE_TENANT) not in OPEN:
         return False
     await withdraw(connection, tenant_id, run_id)
     following = await turns.end(connection, tenant_id, run_id, Ended(RunStatus.FAILED, degraded=False, error=why))

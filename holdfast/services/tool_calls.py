@@ -10,12 +10,12 @@ from holdfast.domain.audit import outcome_content
 from holdfast.domain.confirmations import Confirmation, ConfirmationStatus, Resolution
 from holdfast.domain.errors import Conflict, InvalidInput, NotFound
 from holdfast.domain.events import tool_call_now
+from holdfast.domain.permissions import Caller, Permission, View
 from holdfast.domain.policy import rule_on
 from holdfast.domain.storable import is_storable
 from holdfast.domain.tools import Declaration, ToolCall, ToolCallStatus
 from holdfast.services.confirmation_endings import record, tell_decided
 from holdfast.services.confirmations import Asking, check_right, wake
-from holdfast.services.keys import Caller
 from holdfast.services.refusals import Asked, recording_refusals
 from holdfast.store import agents, audit, confirmations, event_log, outbox, runs, tool_calls
 from holdfast.store.engine import Database
@@ -48,20 +48,21 @@ class ToolCalls:
         self._workflows = workflows
 
     async def page(
-        self, tenant_id: str, *, status: ToolCallStatus | None, after: str | None, limit: int
+        self, caller: Caller, *, status: ToolCallStatus | None, after: str | None, limit: int
     ) -> list[ToolCall]:
-        """A page of calls, oldest first."""
+        """A page of the calls that the caller sees, oldest first."""
+        tenant_id, view = caller.tenant_id, caller.view(Permission.TOOL_CALLS_READ)
         async with self._database.tenant(tenant_id) as connection:
-            return await tool_calls.page(connection, tenant_id, status=status, after=after, limit=limit)
+            return await tool_calls.page(connection, tenant_id, view, status=status, after=after, limit=limit)
 
-    async def get(self, tenant_id: str, tool_call_id: str) -> ToolCall:
+    async def get(self, caller: Caller, tool_call_id: str) -> ToolCall:
         """One call.
 
         Raises:
-            NotFound: the tenant has none with this id.
+            NotFound: the caller sees none with this id.
         """
-        async with self._database.tenant(tenant_id) as connection:
-            return await _find(connection, tenant_id, tool_call_id)
+        async with self._database.tenant(caller.tenant_id) as connection:
+            return await _find(connection, caller.tenant_id, tool_call_id, caller.view(Permission.TOOL_CALLS_READ))
 
     async def resolve(self, caller: Caller, tool_call_id: str, resolved: Resolved) -> ToolCall:
         """Settle an unknown outcome. The same word of the same person again answers alike.
@@ -70,7 +71,7 @@ class ToolCalls:
         waits for it.
 
         Raises:
-            NotFound: the tenant has no such call.
+            NotFound: the caller may settle no such call.
             Forbidden: the person may not decide of this call.
             InvalidInput: the result can't be stored.
             Conflict: the outcome is not unknown, or its run waits no longer for it to run again.
@@ -81,9 +82,9 @@ class ToolCalls:
     async def _resolve(self, caller: Caller, tool_call_id: str, resolved: Resolved, asking: Asked) -> ToolCall:
         if not is_storable([resolved.result, resolved.evidence]):
             raise InvalidInput("result", "It holds a NUL or half a surrogate pair, or is nested too deeply.")
-        tenant_id = caller.tenant_id
+        tenant_id, view = caller.tenant_id, caller.view(Permission.TOOL_CALLS_RESOLVE)
         async with self._database.tenant(tenant_id) as connection:
-            call = await _find(connection, tenant_id, tool_call_id)
+            call = await _find(connection, tenant_id, tool_call_id, view)
             asking.run_id = call.run_id
             await runs.lock(connection, tenant_id, call.run_id)
             asked = await confirmations.outcome_asked(connection, tenant_id, tool_call_id)
@@ -91,7 +92,7 @@ class ToolCalls:
             if asked is not None and _is_repeat(asked, caller, call, resolved):
                 return call
             workflow = await _decide(connection, caller, call, asked, resolved)
-            call = await _find(connection, tenant_id, tool_call_id)
+            call = await _find(connection, tenant_id, tool_call_id, view)
         if workflow is not None and asked is not None:
             await wake(self._workflows, workflow, asked.confirmation_id)
         return call
@@ -186,8 +187,8 @@ def _is_repeat(asked: Confirmation, caller: Caller, call: ToolCall, resolved: Re
     return said == (resolved.resolution, caller.person, resolved.evidence) and is_same_result
 
 
-async def _find(connection: AsyncConnection, tenant_id: str, tool_call_id: str) -> ToolCall:
-    call = await tool_calls.find_any(connection, tenant_id, tool_call_id)
+async def _find(connection: AsyncConnection, tenant_id: str, tool_call_id: str, view: View) -> ToolCall:
+    call = await tool_calls.find_any(connection, tenant_id, tool_call_id, view)
     if call is None:
         raise NotFound("tool call", tool_call_id)
     return call

@@ -87,6 +87,8 @@ def answered(
 async def append(connection: AsyncConnection, tenant_id: str, *entries: Entry) -> None:
     """Write entries, in the transaction of what they record."""
     rows = [_row(tenant_id, entry) for entry in entries]
+    if not rows:
+        return
     # One row, the usual case, takes a round trip less than a list of one.
     await connection.execute(_APPEND, rows[0] if len(rows) == 1 else rows)
 

@@ -101,9 +101,10 @@ async def links(connection: AsyncConnection, tenant_id: str, *, after: int, limi
     return [_link(row) for row in await connection.execute(_LINKS, values)]
 
 
-async def unchained(connection: AsyncConnection, tenant_id: str) -> list[int]:
+async def unchained(connection: AsyncConnection, tenant_id: str) -> AsyncIterator[int]:
     """The rows of the log that are in no chain."""
-    return list((await connection.scalars(_UNCHAINED, {"tenant_id": tenant_id})).all())
+    async for row in await connection.stream(_UNCHAINED, {"tenant_id": tenant_id}):
+        yield row.audit_id
 
 
 async def newest_commitments(

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rfc8785 import CanonicalizationError
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -58,10 +57,4 @@ def _contents(kind: str, row: Mapping[str, Any]) -> Contents:
 
 
 def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    try:
-        return canonical(value)
-    except CanonicalizationError:
-        # Nothing like it was ever committed to.
-        return ""
+    return value if value is None or isinstance(value, str) else canonical(value)

@@ -15,7 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from holdfast.domain.agents import Escalation
 from holdfast.domain.confirmations import Confirmation, ConfirmationKind, ConfirmationStatus, Decision, Resolution
 from holdfast.domain.ids import new_confirmation_id, workflow_id
+from holdfast.domain.permissions import View
 from holdfast.store.tables import confirmations
+from holdfast.store.views import of_runs_in
 
 _REQUEST = text("""
 INSERT INTO confirmations (tenant_id, confirmation_id, kind, attempt, tool_call_id, run_id, conversation_id, agent,
@@ -327,10 +329,12 @@ async def workflow_of(connection: AsyncConnection, tenant_id: str, confirmation_
     return workflow_id(tenant_id, row.agent, row.message_id)
 
 
-async def find(connection: AsyncConnection, tenant_id: str, confirmation_id: str) -> Confirmation | None:
-    """A confirmation; None: there is none with this id in this tenant."""
+async def find(connection: AsyncConnection, tenant_id: str, confirmation_id: str, view: View) -> Confirmation | None:
+    """A confirmation; None: there is none with this id in this view of the tenant."""
     query = select(confirmations).where(
-        confirmations.c.tenant_id == tenant_id, confirmations.c.confirmation_id == confirmation_id
+        confirmations.c.tenant_id == tenant_id,
+        confirmations.c.confirmation_id == confirmation_id,
+        of_runs_in(view, confirmations),
     )
     row = (await connection.execute(query)).one_or_none()
     return None if row is None else _from_row(row)
@@ -339,6 +343,7 @@ async def find(connection: AsyncConnection, tenant_id: str, confirmation_id: str
 async def page(
     connection: AsyncConnection,
     tenant_id: str,
+    view: View,
     *,
     status: ConfirmationStatus | None,
     run_id: str | None,
@@ -348,7 +353,7 @@ async def page(
     """A page of confirmations, oldest first, from the one after `after` on."""
     query = (
         select(confirmations)
-        .where(confirmations.c.tenant_id == tenant_id)
+        .where(confirmations.c.tenant_id == tenant_id, of_runs_in(view, confirmations))
         .order_by(confirmations.c.confirmation_id)
         .limit(limit)
     )

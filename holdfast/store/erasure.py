@@ -1,8 +1,8 @@
 """Erasing what was said, and names: by the tables' owner, since the application can change no record.
 
-Ids, states, times and counts stay. The runs whose content goes are listed and locked first: whoever else changes
-something of theirs has done so before, or does it after. In the audit log a value goes with its salt, and the row says
-which erasure took it.
+Ids, states, times and counts stay. The runs whose content goes are listed and locked first, so that nobody can add a
+row to them either: whoever else changes something of theirs has done so before, or does it after. In the audit log a
+value goes with its salt, and the row says which erasure took it.
 """
 
 from datetime import timedelta
@@ -21,7 +21,10 @@ NAMES = {
 }
 
 #: The same, of no run: only where no run is left.
-NAMES_OF_NO_RUN = {"api_keys": ("person",)}
+NAMES_OF_NO_RUN = {"api_keys": ("person", "created_by")}
+
+#: What is a name and nothing else: the row goes.
+LINKS = {"identities": ("principal",)}
 
 #: What stands in place of a text that can't be null.
 ERASED = "[erased]"
@@ -34,7 +37,7 @@ CREATE TEMPORARY TABLE erasing ON COMMIT DROP AS
 SELECT r.run_id, CAST(:person AS text) IS NULL OR r.requested_by = :person AS own
 FROM runs r
 WHERE r.tenant_id = :tenant_id AND NOT ({is_open}) AND {wanted}
-ORDER BY r.run_id FOR NO KEY UPDATE
+ORDER BY r.run_id FOR UPDATE
 """
 _CONVERSATIONS = """
 r.conversation_id IN (
@@ -109,6 +112,13 @@ WHERE tenant_id = :tenant_id AND salts ? 'person' AND {_IS_NAMED.format(name="pe
 """)
 
 
+_UNLINK = text("""
+DELETE FROM identities
+WHERE tenant_id = :tenant_id
+  AND (CAST(:person AS text) IS NULL OR principal = :person OR kind || ':' || subject = :person)
+""")
+
+
 async def is_known(connection: AsyncConnection, tenant_id: str) -> bool:
     """Whether there is such a tenant."""
     return bool(await connection.scalar(_IS_KNOWN, {"tenant_id": tenant_id}))
@@ -154,5 +164,7 @@ async def erase_names(
                 f" WHERE tenant_id = :tenant_id AND {_IS_NAMED.format(name=name)}{where}"
             )
             changed += (await connection.execute(statement, values)).rowcount
+    if not is_any_left:
+        changed += (await connection.execute(_UNLINK, values)).rowcount
     on_record = await connection.execute(_NAMES_ON_RECORD, {**values, "erasure_id": erasure_id})
     return changed + on_record.rowcount

@@ -162,12 +162,10 @@ async def append(connection: AsyncConnection, tenant_id: str, run_id: str, *even
         await connection.execute(_APPEND, {"tenant_id": tenant_id, "run_id": run_id, **parameters(events)})
 
 
-async def read(connection: AsyncConnection, tenant_id: str, run_id: str, *, after: int, limit: int) -> Page | None:
-    """What follows number `after` in a run's log; None: there is no such run in this tenant."""
+async def read(connection: AsyncConnection, tenant_id: str, run_id: str, *, after: int, limit: int) -> Page:
+    """What follows number `after` in the log of a run that exists."""
     values = {"tenant_id": tenant_id, "run_id": run_id, "after": after, "limit": limit}
     rows = (await connection.execute(_READ, values)).all()
-    if not rows:
-        return None
     found = [LoggedEvent(row.seq, row.type, row.data) for row in rows if row.seq is not None]
     return Page(found, has_ended=rows[0].status not in OPEN and len(found) < limit)
 

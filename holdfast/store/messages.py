@@ -18,9 +18,11 @@ from holdfast.domain.messages import (
     Role,
     ToolExchange,
 )
+from holdfast.domain.permissions import View
 from holdfast.domain.tools import ToolCallStatus
 from holdfast.store import event_log
-from holdfast.store.tables import messages
+from holdfast.store.tables import conversations, messages
+from holdfast.store.views import of_conversations_in
 
 # One statement, so that acceptance costs one round trip: the conversation, the run, the message and the word to
 # Temporal are committed together or not at all. A conversation's row is locked by its UPDATE, so positions follow the
@@ -66,8 +68,9 @@ _ACCEPT_INTO_KNOWN = text(_ACCEPT.format(conversation=_KNOWN_CONVERSATION, logge
 )
 
 _ACCEPTED_UNDER_KEY = text("""
-SELECT message_id, conversation_id, run_id, fingerprint FROM messages
-WHERE tenant_id = :tenant_id AND idempotency_key = :idempotency_key
+SELECT m.message_id, m.conversation_id, m.run_id, m.fingerprint, r.sent_by
+FROM messages m JOIN runs r ON r.tenant_id = m.tenant_id AND r.run_id = m.run_id
+WHERE m.tenant_id = :tenant_id AND m.idempotency_key = :idempotency_key
 """)
 
 _STORE_REPLY = text("""
@@ -119,7 +122,7 @@ async def accept(connection: AsyncConnection, row: dict[str, Any], event: Event,
 
 
 async def accepted_under_key(connection: AsyncConnection, tenant_id: str, key: str) -> Any | None:
-    """The message accepted under an idempotency key: message_id, conversation_id, run_id, fingerprint."""
+    """The message accepted under an idempotency key: message_id, conversation_id, run_id, fingerprint, sent_by."""
     return (
         await connection.execute(_ACCEPTED_UNDER_KEY, {"tenant_id": tenant_id, "idempotency_key": key})
     ).one_or_none()
@@ -140,18 +143,31 @@ async def replies_of(connection: AsyncConnection, tenant_id: str, run_ids: list[
 
 
 async def in_conversation(
-    connection: AsyncConnection, tenant_id: str, conversation_id: str, *, after: str | None, limit: int
+    connection: AsyncConnection, tenant_id: str, conversation_id: str, view: View, *, after: str | None, limit: int
 ) -> list[Message]:
-    """A page of a conversation's messages, oldest first, from the one after `after` on."""
+    """A page of a conversation's messages, oldest first, from the one after `after` on; none, if it is not in view."""
     query = (
         select(messages)
         .where(messages.c.tenant_id == tenant_id, messages.c.conversation_id == conversation_id)
+        .where(of_conversations_in(view, messages))
         .order_by(messages.c.message_id)
         .limit(limit)
     )
     if after is not None:
         query = query.where(messages.c.message_id > after)
     return [_message(row) for row in await connection.execute(query)]
+
+
+async def is_conversation_in(connection: AsyncConnection, tenant_id: str, conversation_id: str, view: View) -> bool:
+    """Whether a view shows a conversation; without a query, if it shows all of them."""
+    if view.names is None:
+        return True
+    query = select(conversations.c.conversation_id).where(
+        conversations.c.tenant_id == tenant_id,
+        conversations.c.conversation_id == conversation_id,
+        of_conversations_in(view, conversations),
+    )
+    return await connection.scalar(query) is not None
 
 
 async def transcript(

@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import Select, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.domain.permissions import View
 from holdfast.domain.runs import Run, RunStatus
 from holdfast.store.tables import messages, runs
-
-_STATUS = text("SELECT status FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id")
+from holdfast.store.views import runs_in
 
 _BEFORE_STEP = text("""
 SELECT this.agent, this.agent_version, this.stream_is_open,
@@ -39,9 +39,10 @@ RETURNING run_id
 """)
 
 
-async def find(connection: AsyncConnection, tenant_id: str, run_id: str) -> Run | None:
-    """A run; None: there is none with this id in this tenant."""
-    row = (await connection.execute(_of(tenant_id).where(runs.c.run_id == run_id))).one_or_none()
+async def find(connection: AsyncConnection, tenant_id: str, run_id: str, view: View) -> Run | None:
+    """A run; None: there is none with this id in this view of the tenant."""
+    query = _of(tenant_id).where(runs.c.run_id == run_id, runs_in(view))
+    row = (await connection.execute(query)).one_or_none()
     return None if row is None else run_from_row(row)
 
 
@@ -50,9 +51,10 @@ async def get(connection: AsyncConnection, tenant_id: str, run_id: str) -> Run:
     return run_from_row((await connection.execute(_of(tenant_id).where(runs.c.run_id == run_id))).one())
 
 
-async def status_of(connection: AsyncConnection, tenant_id: str, run_id: str) -> RunStatus | None:
-    """A run's status, by the cheapest query there is."""
-    status = await connection.scalar(_STATUS, {"tenant_id": tenant_id, "run_id": run_id})
+async def status_of(connection: AsyncConnection, tenant_id: str, run_id: str, view: View) -> RunStatus | None:
+    """A run's status; None: as `find`."""
+    query = select(runs.c.status).where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id, runs_in(view))
+    status = await connection.scalar(query)
     return None if status is None else RunStatus(status)
 
 
@@ -103,10 +105,10 @@ async def ask_to_cancel(connection: AsyncConnection, tenant_id: str, run_id: str
 
 
 async def page(
-    connection: AsyncConnection, tenant_id: str, *, after: str | None, limit: int, status: RunStatus | None
+    connection: AsyncConnection, tenant_id: str, view: View, *, after: str | None, limit: int, status: RunStatus | None
 ) -> list[Run]:
     """A page of runs, newest first, from the one after `after` on."""
-    query = _of(tenant_id).order_by(runs.c.run_id.desc()).limit(limit)
+    query = _of(tenant_id).where(runs_in(view)).order_by(runs.c.run_id.desc()).limit(limit)
     if after is not None:
         query = query.where(runs.c.run_id < after)
     if status is not None:

@@ -75,9 +75,27 @@ api_keys = Table(
     Column("person", Text, nullable=False, comment="who acts with this key"),
     Column("roles", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     _created_at(),
+    Column("created_by", Text, comment="who made it; null: nobody knows any more"),
+    Column("expires_at", DateTime(timezone=True), comment="null: never"),
+    Column("revoked_at", DateTime(timezone=True)),
+    Column("last_used_at", DateTime(timezone=True), comment="to a minute"),
     PrimaryKeyConstraint("tenant_id", "key_id"),
     ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
     Index("ix_api_keys_key_hash", "key_hash"),
+)
+
+identities = Table(
+    "identities",
+    metadata,
+    _tenant(),
+    Column("kind", Text, nullable=False, comment="key, oidc or slack"),
+    Column("subject", Text, nullable=False, comment="the key's id, the token's subject, the account"),
+    Column("principal", Text, nullable=False, comment="who acts with it"),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "kind", "subject"),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
+    CheckConstraint("kind IN ('key', 'oidc', 'slack')", name="kind_known"),
+    Index("ix_identities_principal", "tenant_id", "principal"),
 )
 
 agents = Table(
@@ -152,6 +170,7 @@ runs = Table(
     _belongs_to("conversations", "conversation_id"),
     _one_of("status", RunStatus),
     Index("ix_runs_conversation", "tenant_id", "conversation_id", "position", unique=True),
+    Index("ix_runs_sent_by", "tenant_id", "sent_by", "run_id"),
 )
 
 messages = Table(

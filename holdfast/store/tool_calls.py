@@ -14,9 +14,11 @@ from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.events import ToolCallStarted, tool_call_now
+from holdfast.domain.permissions import View
 from holdfast.domain.tools import Effect, Idempotency, Terms, ToolCall, ToolCallStatus
 from holdfast.store import event_log
 from holdfast.store.tables import confirmations, runs, tool_calls
+from holdfast.store.views import of_runs_in
 
 _SELECT = select(tool_calls, confirmations.c.confirmation_id).select_from(
     tool_calls.outerjoin(
@@ -250,10 +252,17 @@ async def count(connection: AsyncConnection, tenant_id: str, run_id: str) -> int
 
 
 async def page(
-    connection: AsyncConnection, tenant_id: str, *, status: ToolCallStatus | None, after: str | None, limit: int
+    connection: AsyncConnection,
+    tenant_id: str,
+    view: View,
+    *,
+    status: ToolCallStatus | None,
+    after: str | None,
+    limit: int,
 ) -> list[ToolCall]:
     """A page of calls, oldest first, from the one after `after` on."""
-    query = _SELECT.where(tool_calls.c.tenant_id == tenant_id).order_by(tool_calls.c.tool_call_id).limit(limit)
+    in_view = _SELECT.where(tool_calls.c.tenant_id == tenant_id, of_runs_in(view, tool_calls))
+    query = in_view.order_by(tool_calls.c.tool_call_id).limit(limit)
     if status is not None:
         query = query.where(tool_calls.c.status == status)
     if after is not None:
@@ -261,9 +270,10 @@ async def page(
     return [_from_row(row) for row in await connection.execute(query)]
 
 
-async def find_any(connection: AsyncConnection, tenant_id: str, tool_call_id: str) -> ToolCall | None:
-    """A call; None: there is none with this id in this tenant."""
-    query = _SELECT.where(tool_calls.c.tenant_id == tenant_id, tool_calls.c.tool_call_id == tool_call_id)
+async def find_any(connection: AsyncConnection, tenant_id: str, tool_call_id: str, view: View) -> ToolCall | None:
+    """A call; None: there is none with this id in this view of the tenant."""
+    in_view = _SELECT.where(tool_calls.c.tenant_id == tenant_id, of_runs_in(view, tool_calls))
+    query = in_view.where(tool_calls.c.tool_call_id == tool_call_id)
     row = (await connection.execute(query)).one_or_none()
     return None if row is None else _from_row(row)
 

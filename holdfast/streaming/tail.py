@@ -39,13 +39,11 @@ class Tail:
         self._is_stopping = True
         self._changes.wake_all()
 
-    async def page(self, tenant_id: str, run_id: str, after: int) -> Page | None:
-        """What follows number `after` by now; None: there is no such run in this tenant."""
-        async with self._database.tenant(tenant_id) as connection:
-            return await event_log.read(connection, tenant_id, run_id, after=after, limit=_PAGE)
-
     async def follow(self, tenant_id: str, run_id: str, after: int) -> AsyncGenerator[LoggedEvent]:
-        """The events after number `after`, and those to come, up to the last. Outlasts an absence of the database."""
+        """The events of a run that exists after number `after`, and those to come, up to the last.
+
+        Outlasts an absence of the database.
+        """
         with self._changes.watching(LOG, run_id) as watch:
             while not self._is_stopping:
                 watch.is_seen()
@@ -63,10 +61,8 @@ class Tail:
     async def _until_read(self, tenant_id: str, run_id: str, after: int) -> Page:
         while True:
             try:
-                page = await self.page(tenant_id, run_id, after)
+                async with self._database.tenant(tenant_id) as connection:
+                    return await event_log.read(connection, tenant_id, run_id, after=after, limit=_PAGE)
             except (Unavailable, SQLAlchemyError) as error:
                 log.warning("the log of run %s can't be read now: %s", run_id, type(error).__name__)
                 await asyncio.sleep(_READ_AGAIN_S)
-            else:
-                assert page is not None, "no run is ever removed"
-                return page

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from api import permissions_page
 from holdfast.config.agents_shape import json_schema
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,10 @@ def test_the_schema_for_editors_is_the_one_that_is_enforced() -> None:
     assert json.loads(kept.read_text()) == schema, (
         "docs/agents.schema.json is out of date; write what json_schema() of holdfast/config/agents_shape.py returns"
     )
+
+
+def test_the_page_of_permissions_is_the_table_that_is_enforced() -> None:
+    assert permissions_page.PAGE.read_text() == permissions_page.page(), "docs/permissions.md: run `make permissions`"
 
 
 def test_every_path_that_the_documents_name_exists() -> None:

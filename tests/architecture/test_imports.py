@@ -86,10 +86,11 @@ def test_only_the_pool_imports_litellm_and_not_before_it_is_made() -> None:
 def test_the_api_and_the_pool_answer_livez_without_litellm() -> None:
     ask = """
 import asyncio, httpx, api.app, api.pool
-from api.wiring import PoolServices
+from api.wiring import Access, PoolServices
 
 async def livez():
-    app = api.pool.create_app(PoolServices(database=None, keys=None, models=None))
+    access = Access(keys=None, tokens=None, hosts=None)
+    app = api.pool.create_app(PoolServices(database=None, access=access, models=None))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         assert (await client.get("/livez")).json() == {"status": "ok"}
 

@@ -16,11 +16,14 @@ from holdfast.dev.ports import free_port, is_listening
 from holdfast.dev.postgres import Postgres
 from holdfast.dev.process import Child
 from holdfast.dev.temporal import Temporal
+from holdfast.domain.permissions import Role
 from holdfast.services.agents import Agents
+from holdfast.services.audit_log import AuditLog
 from holdfast.services.keys import Keys
 from holdfast.store.engine import Database, create_engine
 from holdfast.store.migrate import migrate
 from tests.chaos.tools import RECORDER_VARIABLE
+from tests.harness.audit import wrong
 
 _ROOT = Path(__file__).parents[2]
 AGENTS = Path(__file__).with_name("agents.yaml")
@@ -125,12 +128,21 @@ class Cast:
         database = Database(create_engine(self.postgres.url(_APP_ROLE), pool_size=2))
         try:
             for person in ("ada", "bob", "eve"):
-                self.keys[person] = await Keys(database, _PEPPER).create(TENANT, person)
+                self.keys[person] = (await Keys(database, _PEPPER).create(TENANT, person, tuple(Role))).secret
             for spec in agents_yaml.load_agents(AGENTS).agents:
                 await Agents(database).apply(TENANT, spec)
         finally:
             await database.close()
         await asyncio.gather(*(part.start() for part in (*self.apis, *self.workers)))
+
+    async def verify(self) -> list[str]:
+        """What is wrong with the audit log of every tenant."""
+        database = Database(create_engine(self.postgres.url(_APP_ROLE), pool_size=1))
+        try:
+            heads = await AuditLog(database).heads()
+            return [one for head in heads for one in await wrong(database, head.tenant_id)]
+        finally:
+            await database.close()
 
     def stop(self) -> None:
         """End all of them."""

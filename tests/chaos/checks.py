@@ -1,5 +1,6 @@
 """What must be true after the chaos. Each check answers with what is wrong; `test_checks.py` sees each go red."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ class Facts:
     recorder's calls. `messages`: of each conversation, in order. `told`: what deciders were answered, as dicts.
     `resolved`: ids of calls whose outcome a person settled. `ever_ambiguous`: of calls that were unknown at some time.
     `changed`: of calls whose arguments somebody changed after they were approved. `left`: rows that should not be
-    there, by what they are. `unexpected`: answers that no caller should ever be given, such as 500.
+    there, by what they are. `unexpected`: answers that no caller should ever be given, such as 500. `audited`: the
+    entries of the audit log, in order; `audit_wrong`: what verifying it finds.
     """
 
     accepted: list[str]
@@ -38,11 +40,17 @@ class Facts:
     changed: set[str]
     left: dict[str, int]
     unexpected: list[str]
+    audited: list[Json]
+    audit_wrong: list[str]
 
     def calls(self, *tools: str) -> Iterator[Json]:
         """The tool calls of some tools, or of all."""
         for run in self.runs:
             yield from (call for call in run["tool_calls"] if not tools or call["tool"] in tools)
+
+    def entries(self, kind: str, subject_id: str) -> list[Json]:
+        """What is on record of one thing."""
+        return [one for one in self.audited if (one["kind"], one["subject_id"]) == (kind, subject_id)]
 
     def applied(self, marker: str) -> list[Json]:
         """The effects with a marker that were really applied."""
@@ -162,6 +170,63 @@ def nobody_was_answered_by_an_error_of_ours(facts: Facts) -> list[str]:
     return facts.unexpected
 
 
+def every_effect_has_one_intent_and_one_outcome_on_record(facts: Facts) -> list[str]:
+    """Each time a call was handed out is on record before, and once what came of it; what happened was handed out."""
+    wrong = []
+    for call in facts.calls():
+        of_call = facts.entries("tool_call", call["id"])
+        for attempt in range(1, call["attempts"] + 1):
+            told = [one["outcome"] for one in of_call if one["attempt"] == attempt]
+            if not _ONE_ATTEMPT.fullmatch(" ".join(told)):
+                wrong.append(f"{call['id']}, attempt {attempt}: {told}")
+        if call["attempts"] and of_call and of_call[-1]["outcome"] != call["status"]:
+            wrong.append(f"{call['id']} has {call['status']}, and {of_call[-1]['outcome']} is on record")
+        if any((one["attempt"] or 0) > call["attempts"] for one in of_call):
+            wrong.append(f"{call['id']} was handed out {call['attempts']} times, and more is on record")
+    intents = Counter(one["subject_id"] for one in facts.audited if one["outcome"] == "dispatched")
+    by_marker = {call["arguments"]["marker"]: call["id"] for call in facts.calls() if call["arguments"]}
+    for marker, count in Counter(effect["marker"] for effect in facts.effects).items():
+        if count > intents[by_marker.get(marker)]:
+            wrong.append(f"{marker} happened {count} times, with {intents[by_marker.get(marker)]} intents on record")
+    return wrong
+
+
+# What nobody knew is settled once, by a person or by its own late result; or is to run again, which may not come about.
+_ONE_ATTEMPT = re.compile(
+    "dispatched (succeeded|failed|superseded|ambiguous( approved ambiguous)*( approved| succeeded| failed)?)"
+)
+
+_UNDECIDED = ("pending", "reminded", "escalated")
+
+
+def every_decision_is_on_record_once(facts: Facts) -> list[str]:
+    """Of each confirmation, that it was asked; and once how it ended, by whom."""
+    wrong = []
+    for asked in facts.confirmations:
+        of_one = facts.entries("confirmation", asked["id"])
+        requests = [one for one in of_one if one["outcome"] == "pending"]
+        ends = [(one["outcome"], one["person"]) for one in of_one if one["outcome"] not in _UNDECIDED]
+        if len(requests) != 1 or ends != [(asked["status"], asked["decided_by"])]:
+            wrong.append(f"{asked['id']} was {asked['status']} by {asked['decided_by']}: {len(requests)}, {ends}")
+    return wrong
+
+
+def every_run_is_on_record_from_its_message_to_its_end(facts: Facts) -> list[str]:
+    """Of each run one message, one reply, one end."""
+    wrong = []
+    for run in facts.runs:
+        of_run = [f"{one['kind']} {one['outcome']}" for one in facts.audited if one["run_id"] == run["id"]]
+        counts = {what: of_run.count(what) for what in ("message accepted", "message replied", f"run {run['status']}")}
+        if set(counts.values()) != {1}:
+            wrong.append(f"{run['id']}: {counts}")
+    return wrong
+
+
+def the_audit_log_holds(facts: Facts) -> list[str]:
+    """Every tenant's chain verifies, and so does what it committed to."""
+    return facts.audit_wrong
+
+
 CHECKS = (
     nobody_was_answered_by_an_error_of_ours,
     no_run_is_lost,
@@ -173,6 +238,10 @@ CHECKS = (
     nothing_ran_without_an_accepted_approval,
     nobody_was_told_otherwise,
     nothing_is_left_between_states,
+    every_effect_has_one_intent_and_one_outcome_on_record,
+    every_decision_is_on_record_once,
+    every_run_is_on_record_from_its_message_to_its_end,
+    the_audit_log_holds,
 )
 
 

@@ -17,6 +17,7 @@ from tests.chaos.cast import TENANT, Cast
 from tests.chaos.checks import Facts, Json
 from tests.chaos.monkey import Moments, Monkey, Wanted
 from tests.chaos.people import People
+from tests.harness.audit import AUDITED
 from tests.harness.conditions import until
 from workflows import names
 
@@ -217,7 +218,7 @@ async def _ended(people: People, sent: Json) -> Json:
 
 async def _facts(cast: Cast, people: People, changed: set[str]) -> Facts:
     runs = await people.everything("/v1/runs")
-    audited = await cast.rows("SELECT subject_id, outcome, detail FROM audit WHERE kind = 'tool_call'")
+    audited = [dict(row) for row in await cast.rows(AUDITED, TENANT)]
     return Facts(
         accepted=[sent["run_id"] for sent in people.sent.values()],
         runs=runs,
@@ -230,6 +231,8 @@ async def _facts(cast: Cast, people: People, changed: set[str]) -> Facts:
         told=[asdict(told) for told in people.told],
         resolved={row["subject_id"] for row in audited if (row["detail"] or "").startswith("resolved")},
         ever_ambiguous={row["subject_id"] for row in audited if row["outcome"] == "ambiguous"},
+        audited=audited,
+        audit_wrong=await cast.verify(),
         changed=changed,
         unexpected=people.unexpected,
         left={what: (await cast.rows(query))[0]["count"] for what, query in _LEFT.items()},

@@ -28,10 +28,36 @@ def asked(call_id: str, status: str) -> Json:
     return {
         "id": f"conf-{call_id}",
         "kind": "call",
+        "decided_by": "bob",
         "tool_call_id": call_id,
         "status": status,
         "arguments": {"amount": 7},
     }
+
+
+def entry(kind: str, outcome: str, subject_id: str | None, **more: object) -> Json:
+    nothing = {"run_id": None, "attempt": None, "person": None, "detail": None}
+    return {"kind": kind, "outcome": outcome, "subject_id": subject_id, **nothing, **more}
+
+
+def on_record() -> list[Json]:
+    ended = {"a": ["succeeded"], "b": ["superseded"], "c": ["succeeded"], "e": ["ambiguous"]}
+    calls = [entry("tool_call", "dispatched", call_id, attempt=1) for call_id in ended]
+    outcomes = [
+        entry("tool_call", outcome, call_id, attempt=1) for call_id, outcomes in ended.items() for outcome in outcomes
+    ]
+    again = [entry("tool_call", outcome, "b", attempt=2) for outcome in ("dispatched", "succeeded")]
+    asked = [entry("confirmation", "pending", f"conf-{call_id}") for call_id in ("c", "d")]
+    decided = [
+        entry("confirmation", "approved", "conf-c", person="bob"),
+        entry("confirmation", "rejected", "conf-d", person="bob"),
+    ]
+    runs = [
+        entry(kind, outcome, None, run_id=run_id)
+        for run_id in ("run-1", "run-2")
+        for kind, outcome in (("message", "accepted"), ("message", "replied"), ("run", "completed"))
+    ]
+    return [*calls, *outcomes, *again, *asked, *decided, *runs]
 
 
 def run(run_id: str, text: str, at: str, *calls: Json) -> Json:
@@ -52,7 +78,7 @@ def facts() -> Facts:
     """All is as it should be."""
     calls = [
         call("a", "charge"),
-        call("b", "transfer"),
+        call("b", "transfer", attempts=2),
         call("c", "grant"),
         call("d", "grant", "rejected", 0),
         call("e", "charge", "ambiguous"),
@@ -78,7 +104,19 @@ def facts() -> Facts:
         changed=set(),
         left={"open runs": 0},
         unexpected=[],
+        audited=on_record(),
+        audit_wrong=[],
     )
+
+
+def _forget(facts: Facts, kind: str, outcome: str) -> None:
+    """The first such row is missing."""
+    facts.audited.remove(next(one for one in facts.audited if (one["kind"], one["outcome"]) == (kind, outcome)))
+
+
+def _say_again(facts: Facts, kind: str, outcome: str) -> None:
+    """The first such row is there twice."""
+    facts.audited.append(next(one for one in facts.audited if (one["kind"], one["outcome"]) == (kind, outcome)))
 
 
 def _calls(facts: Facts) -> dict[str, Json]:
@@ -145,6 +183,43 @@ WRONG: dict[str, tuple[str, Callable[[Facts], object]]] = {
         "nobody_was_told_otherwise",
         lambda facts: facts.told[1].update(status=200, stands="approved"),
     ),
+    "an effect without an intent": (
+        "every_effect_has_one_intent_and_one_outcome_on_record",
+        lambda facts: _forget(facts, "tool_call", "dispatched"),
+    ),
+    "an effect without an outcome": (
+        "every_effect_has_one_intent_and_one_outcome_on_record",
+        lambda facts: _forget(facts, "tool_call", "succeeded"),
+    ),
+    "a dispatch of which nothing is said": (
+        "every_effect_has_one_intent_and_one_outcome_on_record",
+        lambda facts: _forget(facts, "tool_call", "superseded"),
+    ),
+    "an effect with two outcomes": (
+        "every_effect_has_one_intent_and_one_outcome_on_record",
+        lambda facts: _say_again(facts, "tool_call", "succeeded"),
+    ),
+    "a decision that is not on record": (
+        "every_decision_is_on_record_once",
+        lambda facts: _forget(facts, "confirmation", "approved"),
+    ),
+    "a decision that is on record twice": (
+        "every_decision_is_on_record_once",
+        lambda facts: _say_again(facts, "confirmation", "rejected"),
+    ),
+    "a question that is not on record": (
+        "every_decision_is_on_record_once",
+        lambda facts: _forget(facts, "confirmation", "pending"),
+    ),
+    "a message that is not on record": (
+        "every_run_is_on_record_from_its_message_to_its_end",
+        lambda facts: _forget(facts, "message", "accepted"),
+    ),
+    "an end that is not on record": (
+        "every_run_is_on_record_from_its_message_to_its_end",
+        lambda facts: _forget(facts, "run", "completed"),
+    ),
+    "a chain that does not hold": ("the_audit_log_holds", lambda facts: facts.audit_wrong.append("entry 7")),
     "a run is open": ("nothing_is_left_between_states", lambda facts: facts.left.update({"open runs": 1})),
     "a call is between states": (
         "nothing_is_left_between_states",

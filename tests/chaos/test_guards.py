@@ -19,12 +19,14 @@ import activities.tools
 from holdfast.domain.tools import Declaration, Terms, terms
 from holdfast.services.messages import Messages
 from holdfast.services.relay import Relay
-from holdfast.store import confirmations, messages, turns
+from holdfast.store import audit, confirmations, messages, turns
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Slow, Text, ToolCalls
 from tests.agents.tools import effects
 from tests.chaos.checks import Facts, Json, wrong_in
 from tests.conftest import new_tenant
+from tests.harness.audit import AUDITED
+from tests.harness.audit import wrong as verified
 from tests.harness.caller import Caller
 from tests.harness.servers import Servers
 from tests.harness.stage import Stage, playing
@@ -65,6 +67,8 @@ class Scene:
             ever_ambiguous=set(),
             changed=self.changed,
             unexpected=[],
+            audited=[dict(row) for row in await self.stage.rows(AUDITED, self.ada.tenant_id)],
+            audit_wrong=await verified(self.stage.database, self.ada.tenant_id),
             left={"open runs": (await self.stage.rows(_LEFT, self.ada.tenant_id))[0]["count"]},
         )
         for call in facts.calls():
@@ -207,6 +211,15 @@ def without_the_relay(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Messages, "_start", never_started)
 
 
+def without_the_record_of(patch: pytest.MonkeyPatch, outcome: str) -> None:
+    append = audit.append
+
+    async def forgetful(connection: Any, tenant_id: str, *entries: audit.Entry) -> None:
+        await append(connection, tenant_id, *(entry for entry in entries if entry.outcome != outcome))
+
+    patch.setattr(audit, "append", forgetful)
+
+
 async def send_once(playing: Scene) -> None:
     """A message whose start Temporal never hears of."""
     playing.accepted.append(await playing.ada.start("hello"))
@@ -225,6 +238,16 @@ GUARDS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[Scene], 
     ),
     "one decision counts": (without_compare_and_set, decide_twice, "nobody_was_told_otherwise"),
     "one run at a time": (without_the_order_of_turns, say_in_turn, "no_reply_is_given_twice_or_out_of_order"),
+    "what is handed out is on record": (
+        lambda patch: without_the_record_of(patch, "dispatched"),
+        let_it_hang,
+        "every_effect_has_one_intent_and_one_outcome_on_record",
+    ),
+    "who decided is on record": (
+        lambda patch: without_the_record_of(patch, "resolved"),
+        let_it_hang,
+        "every_decision_is_on_record_once",
+    ),
     "what was accepted is started": (without_the_relay, send_once, "nothing_is_left_between_states"),
 }
 

@@ -9,6 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from holdfast.services.audit_verification import Tally, wrong_in
 from holdfast.store.engine import Database
 
+#: The log of one tenant, in order.
+AUDITED = """
+SELECT a.kind, a.outcome, a.run_id, a.subject_id, a.attempt, a.person, a.detail
+FROM audit a JOIN audit_chain c ON c.tenant_id = a.tenant_id AND c.audit_id = a.audit_id
+WHERE a.tenant_id = $1 ORDER BY c.seq
+"""
+
 
 async def wrong(database: Database, tenant_id: str, tally: Tally | None = None) -> list[str]:
     """Everything that is wrong with a tenant's log."""

@@ -14,7 +14,8 @@ PUBLIC = [("GET", "/livez"), ("GET", "/readyz")]
 
 def schema() -> Schema:
     """`/openapi.json`, with the model pool."""
-    return create_app(cast(Services, SimpleNamespace(models=True))).openapi()
+    services = SimpleNamespace(models=True, access=SimpleNamespace(hosts=()))
+    return create_app(cast(Services, services)).openapi()
 
 
 def operations() -> list[tuple[str, str]]:

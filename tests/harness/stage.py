@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 from pydantic import SecretStr
@@ -22,6 +23,7 @@ from holdfast.config import agents_yaml
 from holdfast.config.settings import ApiSettings, WorkerSettings
 from holdfast.dev.serving import serving
 from holdfast.domain.ids import workflow_id
+from holdfast.domain.permissions import Role
 from holdfast.services.agents import Agents
 from holdfast.services.keys import Keys
 from holdfast.store.engine import Database, create_engine
@@ -54,12 +56,17 @@ class Stage:
     provider: ScriptedProvider
     callers: list[Caller] = field(default_factory=list)
 
-    async def caller(self, tenant_id: str, person: str = "ada", roles: Collection[str] = ()) -> Caller:
-        """A caller with a key of a tenant, which is made with every agent of the tests if it is new."""
-        key = await Keys(self.database, PEPPER).create(tenant_id, person, roles)
+    async def caller(
+        self, tenant_id: str, person: str = "ada", roles: Collection[str] = (), only: Collection[str] = tuple(Role)
+    ) -> Caller:
+        """A caller with a key of a tenant, which is made with every agent of the tests if it is new.
+
+        `roles` are those that policies ask for; `only`: which of those that give permissions, all of them by default.
+        """
+        made = await Keys(self.database, PEPPER).create(tenant_id, person, [*roles, *only])
         for spec in agents_yaml.load_agents(AGENTS).agents:
             await Agents(self.database).apply(tenant_id, spec)
-        self.callers.append(Caller(self.url, key, tenant_id, person))
+        self.callers.append(Caller(self.url, made.secret, tenant_id, person))
         return self.callers[-1]
 
     async def dismiss_callers(self) -> None:
@@ -112,23 +119,24 @@ class Stage:
                 await self.temporal.get_workflow_handle(workflow).terminate("the test is over")
 
 
-def _api_settings(database_url: str, task_queue: str) -> ApiSettings:
+def _api_settings(database_url: str, task_queue: str, **others: Any) -> ApiSettings:
     """Settings of an API of the tests."""
-    return ApiSettings(
-        environment="dev",
-        database_url=SecretStr(database_url),
-        key_pepper=SecretStr(PEPPER),
-        task_queue=task_queue,
-        temporal_ui_url="http://temporal.test",
-        models=AGENTS.with_name("models.yaml"),
-    )
+    usual: dict[str, Any] = {
+        "environment": "dev",
+        "database_url": SecretStr(database_url),
+        "key_pepper": SecretStr(PEPPER),
+        "task_queue": task_queue,
+        "temporal_ui_url": "http://temporal.test",
+        "models": AGENTS.with_name("models.yaml"),
+    }
+    return ApiSettings(**(usual | others))
 
 
 @asynccontextmanager
-async def serving_api(database_url: str, task_queue: str) -> AsyncIterator[str]:
-    """An API of the tests; gives its URL."""
+async def serving_api(database_url: str, task_queue: str, **settings: Any) -> AsyncIterator[str]:
+    """An API of the tests, with the usual settings and others; gives its URL."""
     async with (
-        api.wiring.wire(_api_settings(database_url, task_queue)) as services,
+        api.wiring.wire(_api_settings(database_url, task_queue, **settings)) as services,
         serving(create_app(services), on_stop=services.events.stop) as url,
     ):
         yield url

@@ -1,17 +1,26 @@
 """The chain: whoever appends at once, each tenant's entries are numbered without a gap, and nobody rewrites them."""
 
 import asyncio
+import uuid
+from pathlib import Path
 
+import asyncpg
 import pytest
-from sqlalchemy import text
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from holdfast.services.erasure import Scope, erase
 from holdfast.store import audit
 from holdfast.store.audit import Entry
 from holdfast.store.engine import Database, create_engine
+from holdfast.store.migrate import migrate
 from tests.conftest import new_tenant
 from tests.harness.audit import wrong
 from tests.harness.caller import Caller
+from tests.harness.servers import Servers
 from tests.harness.stage import Stage
 
 CHAIN = "SELECT seq FROM audit_chain WHERE tenant_id = $1 ORDER BY seq"
@@ -102,3 +111,64 @@ async def test_heads_of_all_tenants_are_seen_and_nothing_else(ada: Caller, stage
     with pytest.raises(ProgrammingError, match="no tenant is set"):
         async with stage.database.heads() as connection:
             await connection.execute(text(insert), {"t": ada.tenant_id})
+
+
+async def test_what_was_on_record_before_is_chained_by_the_migration(running_servers: Servers) -> None:
+    """By an owner that is no superuser, and whom the policies bind; and such a one can erase."""
+    name = f"migrated_{uuid.uuid4().hex[:12]}"
+    admin = await asyncpg.connect(
+        make_url(running_servers.postgres_url).set(drivername="postgresql").render_as_string()
+    )
+    try:
+        await admin.execute(f"CREATE ROLE {name} LOGIN CREATEROLE")
+        await admin.execute(f"CREATE DATABASE {name} OWNER {name}")
+    finally:
+        await admin.close()
+    owner_url, app_url = running_servers.database_url(name, name), running_servers.database_url(name, f"{name}_app")
+    engine = create_async_engine(owner_url)
+    owner, app = Database(engine), Database(create_engine(app_url, pool_size=1))
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(_upgrade_to_0004)
+        for tenant_id in ("one", "two"):
+            async with owner.tenant(tenant_id) as connection:
+                for statement in _BEFORE:
+                    await connection.execute(text(statement), {"t": tenant_id})
+        await migrate(owner_url, app_url)
+
+        assert await wrong(app, "one") == []
+        assert await wrong(app, "two") == []
+        async with app.tenant("two") as connection:
+            await audit.append(connection, "two", Entry(kind="run", outcome="completed", person="canary"))
+        done = await erase(owner, Scope("two", person="canary"))
+        assert done.names == 3
+        assert await wrong(app, "two") == []
+        async with app.tenant("two") as connection:
+            shown = await connection.execute(
+                text("SELECT c.seq, a.person FROM audit_chain c JOIN audit a USING (audit_id) ORDER BY c.seq")
+            )
+            assert [(row.seq, (row.person or "")[:7]) for row in shown] == [
+                (1, "erased:"),
+                (2, ""),
+                (3, "erased:"),
+                (4, ""),
+            ]
+    finally:
+        await owner.close()
+        await app.close()
+
+
+_BEFORE = (
+    "INSERT INTO tenants (tenant_id) VALUES (:t)",
+    "INSERT INTO api_keys (tenant_id, key_id, key_hash, person) VALUES (:t, 'key', '', 'canary')",
+    "INSERT INTO audit (tenant_id, kind, outcome, person, detail, cost_usd)"
+    " VALUES (:t, 'budget', 'set', 'canary', 'why', 0.000012300)",
+    "INSERT INTO audit (tenant_id, kind, outcome, purpose) VALUES (:t, 'model_call', 'answered', 'a purpose')",
+)
+
+
+def _upgrade_to_0004(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path("holdfast/store/migrations").resolve()))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "0004")

@@ -100,7 +100,18 @@ async def test_the_log_is_filtered(ada: Caller, stage: Stage, provider: Scripted
 
 
 @pytest.mark.parametrize(
-    "query", ["kind=gossip", "after=x", "after=-1", f"after={2**63}", "since=today", "since=2026-01-01T00:00", "who=me"]
+    "query",
+    [
+        "kind=gossip",
+        "after=x",
+        "after=-1",
+        f"after={2**63}",
+        "since=today",
+        "since=2026-01-01T00:00",
+        "until=0001-01-01T00:00:00%2B14:00",
+        "person=%00",
+        "who=me",
+    ],
 )
 async def test_a_query_that_makes_no_sense_is_refused(ada: Caller, query: str) -> None:
     assert (await ada.http.get(f"/v1/audit?{query}")).status_code == 422

@@ -167,6 +167,9 @@ async def test_an_inserted_row_is_found(log: tuple[str, int, int], stage: Stage)
         f" hash, repeat('1', 64) FROM audit_chain WHERE tenant_id = :t AND seq = {seq}",
     )
 
+    below = "INSERT INTO audit_chain VALUES (:t, -5, (SELECT max(audit_id) FROM audit WHERE tenant_id = :t), '', '')"
+    (hidden,) = await tampered(stage, tenant_id, insert, below)
+    assert "entry -5 " in hidden
     (past,) = await tampered(stage, tenant_id, insert)
     assert past.endswith("the row is in no chain: it was inserted past it")
     within = await tampered(stage, tenant_id, insert, *into_the_chain)

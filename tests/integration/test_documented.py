@@ -82,6 +82,7 @@ async def something(ada: Caller, provider: ScriptedProvider, call: tuple[str, di
         "schema": {"type": "object"},
         "text": "hello",
         "tool_call_id": run["tool_calls"][0]["id"],
+        "wait": 0.5,
     }
 
 

@@ -1,7 +1,12 @@
 """What is erased is in no column of any table any more, and the audit log still holds."""
 
+import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -176,6 +181,40 @@ async def test_done_again_it_finds_nothing_more(ada: Caller, stage: Stage, provi
     assert await wrong(stage.database, ada.tenant_id) == []
 
 
+async def test_on_the_command_line(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
+    said = canaries("typed")
+    await talk(ada, provider, said)
+    tenant = ["--tenant", ada.tenant_id]
+    refused = [
+        await holdfast(stage, "erase", "--tenant", "nobody", "--yes"),
+        await holdfast(stage, "erase", *tenant, "--person", "ada", "--before", "1d", "--yes"),
+        await holdfast(stage, "erase", *tenant, "--person", " ", "--yes"),
+        await holdfast(stage, "erase", *tenant, "--before", "soon", "--yes"),
+    ]
+    unsure = await holdfast(stage, "erase", *tenant)
+    assert [(one.returncode, one.stderr.count("\n")) for one in refused] == [(1, 1)] * 4
+    assert unsure.returncode == 1
+    assert await left_of(stage, said["answer"])
+
+    done = await holdfast(stage, "erase", *tenant, "--person", "ada", "--yes")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("erased: 1 runs, 2 messages, ")
+    assert await left_of(stage, *said.values()) == {}
+
+
+async def holdfast(stage: Stage, *arguments: str) -> subprocess.CompletedProcess[str]:
+    variables = {"HOLDFAST_DATABASE_URL": stage.database_url, "HOLDFAST_DATABASE_OWNER_URL": stage.owner_url}
+    return await asyncio.to_thread(
+        subprocess.run,
+        [str(Path(sys.executable).parent / "holdfast"), *arguments],
+        env={**os.environ, **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 async def test_the_application_may_not_erase(ada: Caller, stage: Stage) -> None:
     with pytest.raises(ConfigurationError, match="HOLDFAST_DATABASE_OWNER_URL: the role may not erase"):
         await erase(stage.database, Scope(ada.tenant_id))
@@ -194,5 +233,9 @@ def named() -> Iterator[tuple[str, str]]:
 
 
 def test_no_column_that_names_a_person_is_forgotten() -> None:
-    known = {(table, name) for table, names in {**erasure.NAMES, **erasure.NAMES_OF_NO_RUN}.items() for name in names}
+    known = {
+        (table, name)
+        for table, names in {**erasure.NAMES, **erasure.NAMES_OF_NO_RUN, **erasure.LINKS}.items()
+        for name in names
+    }
     assert set(named()) == known | {("audit", "person")}, "say in holdfast/store/erasure.py how it is erased"

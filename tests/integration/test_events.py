@@ -214,7 +214,7 @@ async def test_headers(ada: Caller) -> None:
 async def test_a_last_event_id_that_is_none_is_refused(ada: Caller, given: str) -> None:
     run = await ada.ask("hello")
     path = f"/v1/runs/{run['id']}/events"
-    by_header = await ada.http.get(path, headers={"last-event-id": given.encode()})
+    by_header = await ada.http.get(path, headers=[(b"last-event-id", given.encode())])
     by_query = await ada.http.get(path, params={"after": given})
 
     assert (by_header.status_code, by_query.status_code) == (422, 422)

@@ -6,16 +6,12 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import SecretStr
 
-from api import pool
-from holdfast.config.settings import PoolSettings
-from holdfast.dev.serving import serving
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Cut, HttpError, Stalls, Text, ToolCalls
 from tests.harness.caller import Caller, Json
 from tests.harness.conditions import until
-from tests.harness.stage import AGENTS, PEPPER, Stage
+from tests.harness.stage import Stage
 
 AUDIT = "SELECT * FROM audit WHERE tenant_id = $1 AND kind = 'model_call' ORDER BY audit_id"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -24,19 +20,6 @@ PERSON = {
     "properties": {"name": {"type": "string"}, "age": {"type": "integer", "minimum": 0}},
     "required": ["name", "age"],
 }
-
-
-@pytest.fixture(scope="session")
-async def pool_url(session_stage: Stage) -> AsyncIterator[str]:
-    """The pool as a service of its own, beside the API of the stage."""
-    settings = PoolSettings(
-        environment="dev",
-        database_url=SecretStr(session_stage.database_url),
-        key_pepper=SecretStr(PEPPER),
-        models=AGENTS.with_name("models.yaml"),
-    )
-    async with pool.wire(settings) as services, serving(pool.create_app(services)) as url:
-        yield url
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ TABLES = sorted(metadata.tables)
 async def with_a_row_in_every_table(caller: Caller, stage: Stage, provider: ScriptedProvider) -> Json:
     """A run that waits for a person, which leaves something in every table; and a budget, of which some is reserved."""
     await caller.http.put("/v1/budget", json={"limit_usd": 1, "period": "day"})
+    link = {"kind": "oidc", "subject": "4711", "principal": "ada"}
+    await caller.http.put("/v1/identities", json=link)
     await stage.rows("INSERT INTO reservations VALUES ($1, 'some', NULL, 0.5)", caller.tenant_id)
     provider.script(ToolCalls([("pay", {"marker": "m", "amount": 1})]))
     return await caller.ask("pay")

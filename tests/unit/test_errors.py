@@ -16,6 +16,7 @@ from holdfast.domain.errors import (
     BudgetExceeded,
     ConfigurationError,
     Conflict,
+    CredentialRefused,
     DigestMismatch,
     Forbidden,
     HoldfastError,
@@ -27,6 +28,7 @@ from holdfast.domain.errors import (
     ModelsUnavailable,
     NotFound,
     NoValidAnswer,
+    PermissionMissing,
     Unauthenticated,
     Unavailable,
 )
@@ -38,7 +40,9 @@ STATUS: list[tuple[HoldfastError, int]] = [
     (InvalidInput("text", "the text"), 422),
     (IdempotencyMismatch("Idempotency-Key", "the text"), 422),
     (Unauthenticated("the text"), 401),
+    (CredentialRefused("the text"), 401),
     (Forbidden("the text"), 403),
+    (PermissionMissing("the text"), 403),
     (NotFound("run", "run_1"), 404),
     (Conflict("the text"), 409),
     (DigestMismatch("the text"), 412),
@@ -129,8 +133,14 @@ async def test_a_problem_names_the_field_and_says_when_to_come_again() -> None:
     assert invalid.json()["errors"] == [{"field": "metadata.source", "detail": "is too long"}]
     unavailable = await answered_with(Unavailable("Temporal does not answer"))
     assert unavailable.headers["retry-after"] == "2"
-    unauthenticated = await answered_with(Unauthenticated("no key"))
-    assert unauthenticated.headers["www-authenticate"] == "Bearer"
+    challenges = {
+        "Bearer": Unauthenticated("no key"),
+        'Bearer error="invalid_token"': CredentialRefused("an old key"),
+        'Bearer error="insufficient_scope"': PermissionMissing("a role is missing"),
+    }
+    for challenge, error in challenges.items():
+        assert (await answered_with(error)).headers["www-authenticate"] == challenge
+    assert "www-authenticate" not in (await answered_with(Forbidden("their own request"))).headers
 
 
 async def test_what_nobody_foresaw_shows_nothing_of_the_inside() -> None:

@@ -82,6 +82,26 @@ def test_each_process_asks_for_what_it_needs(kind: type[Settings], expected: lis
         ("API_PORT", "http", "must be a whole number; set it to the port to listen on"),
         ("API_PORT", "70000", "must be at most 65535; set it to the port to listen on"),
         ("ENVIRONMENT", "prod", "must be 'dev' or 'production'; set it to dev or production"),
+        *(
+            (
+                "ALLOWED_HOSTS",
+                names,
+                "must be names alone, without scheme, port or wildcard; set it to the names under which this is "
+                "reached, with commas: api.example.com,api.internal",
+            )
+            for names in ("https://api.example.com", "api.example.com:443", "a.example,*.example.com")
+        ),
+        (
+            "OIDC_ISSUER",
+            "http://login.example.com",
+            "is not an https:// address; set it to the `iss` of the tokens: https://login.example.com",
+        ),
+        (
+            "OIDC_ALGORITHMS",
+            "RS256,HS256",
+            "must be 'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512' or 'EdDSA'; "
+            "set it to asymmetric ones, with commas: RS256,ES256,EdDSA",
+        ),
         ("KEY_PEPPER_FILE", "pepper", "is set, and so is HOLDFAST_KEY_PEPPER_FILE; unset one of them"),
     ],
 )
@@ -90,6 +110,19 @@ def test_a_wrong_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value:
     monkeypatch.setenv("HOLDFAST_KEY_PEPPER", PEPPER)
     monkeypatch.setenv(f"HOLDFAST_{variable}", value)
     assert complaint(ApiSettings) == f"HOLDFAST_{variable.removesuffix('_FILE')}: {expected}"
+
+
+def test_tokens_need_an_audience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_DATABASE_URL", URL)
+    monkeypatch.setenv("HOLDFAST_KEY_PEPPER", PEPPER)
+    monkeypatch.setenv("HOLDFAST_OIDC_ISSUER", "https://login.example.com")
+    assert complaint(ApiSettings) == (
+        "HOLDFAST_OIDC_AUDIENCE: is not set, though HOLDFAST_OIDC_ISSUER is; "
+        "set it to the `aud` of the tokens that are meant for this API"
+    )
+    monkeypatch.setenv("HOLDFAST_OIDC_AUDIENCE", "holdfast")
+    monkeypatch.setenv("HOLDFAST_OIDC_ALGORITHMS", "ES256, RS256")
+    assert load_settings(ApiSettings).oidc_algorithms == ("ES256", "RS256")
 
 
 def test_secrets_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
