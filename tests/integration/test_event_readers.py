@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 from holdfast.domain.events import ToolCallStarted
 from holdfast.store import event_log
 from holdfast.testing.provider import ScriptedProvider
@@ -89,7 +91,8 @@ async def test_the_listening_connections_are_cut(ada: Caller, stage: Stage, prov
     reading = asyncio.create_task(gathered(read(ada, run_id), seen))
     await until(lambda: len(seen) >= 3)
     cut = await stage.rows(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ '^LISTEN' AND datname = current_database()"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE query ~ '^LISTEN' AND datname = current_database()"
     )
     provider.release()
     await reading
