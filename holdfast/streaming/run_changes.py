@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -88,9 +89,13 @@ class RunChanges:
         while True:
             try:
                 async with self._engine.connect() as connection:
-                    raw = await connection.get_raw_connection()
-                    await self._listen_on(raw.driver_connection)
-            except (OSError, SQLAlchemyError) as error:
+                    try:
+                        raw = await connection.get_raw_connection()
+                        await self._listen_on(raw.driver_connection)
+                    finally:
+                        # It may be dead, which the pool would not notice, and hand it out again.
+                        await connection.invalidate()
+            except (OSError, SQLAlchemyError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
                 log.warning("listening for run changes failed, trying again: %s", type(error).__name__)
             await asyncio.sleep(_LISTEN_AGAIN_S)
 

