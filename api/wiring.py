@@ -63,7 +63,7 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
     database = Database(engine)
     try:
         await database.check_role()
-        temporal = await client.connect(lazy=True)
+        temporal = await client.connect(settings.keyring, lazy=True)
         workflows = MessageWorkflows(temporal, settings.task_queue)
         async with _running(engine, database, workflows) as changes:
             yield Services(

@@ -72,7 +72,7 @@ async def wire(settings: WorkerSettings) -> AsyncIterator[Parts]:
     runner = ToolRunner()
     try:
         await database.check_role()
-        temporal = await client.connect()
+        temporal = await client.connect(settings.keyring)
         pool = ModelPool(models.for_router(), models.router_settings, models.litellm_settings)
         for model in pool.unpriced:
             log.warning("%s: no price is known for %s: %s", models.path, model, SET_A_PRICE)

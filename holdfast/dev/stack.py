@@ -215,6 +215,7 @@ class DevStack:
             "HOLDFAST_ENVIRONMENT": "dev",
             "HOLDFAST_DATABASE_URL": self._postgres.url(_APP_ROLE),
             "HOLDFAST_KEY_PEPPER": kept.pepper,
+            "HOLDFAST_PAYLOAD_KEYS": kept.payload_keys,
             "HOLDFAST_AGENTS": str(options.agents.resolve()),
             "HOLDFAST_API_PORT": str(options.port),
             "HOLDFAST_TEMPORAL_UI_URL": f"http://127.0.0.1:{options.temporal_ui_port}",

@@ -1,5 +1,6 @@
 """The whole application in this process, on the session's real servers: the API over HTTP, the worker, the provider."""
 
+import base64
 import contextlib
 import os
 from collections.abc import AsyncIterator, Collection
@@ -22,6 +23,7 @@ from holdfast.config import agents_yaml
 from holdfast.config.settings import ApiSettings, WorkerSettings
 from holdfast.dev.serving import serving
 from holdfast.domain.ids import workflow_id
+from holdfast.secrecy.keyring import Keyring
 from holdfast.services.agents import Agents
 from holdfast.services.keys import Keys
 from holdfast.store.engine import Database, create_engine
@@ -33,6 +35,8 @@ from worker import wiring
 
 AGENTS = Path("tests/agents/agents.yaml").resolve()
 PEPPER = "pepper-of-the-tests-" + "0" * 32
+PAYLOAD_KEYS = "tests:" + base64.b64encode(b"a key of the tests, and of none!").decode()
+KEYRING = Keyring.parse(PAYLOAD_KEYS)
 
 _OPEN_RUNS = """
 SELECT agent, message_id FROM runs
@@ -109,6 +113,7 @@ def _api_settings(database_url: str, task_queue: str) -> ApiSettings:
         environment="dev",
         database_url=SecretStr(database_url),
         key_pepper=SecretStr(PEPPER),
+        payload_keys=SecretStr(PAYLOAD_KEYS),
         task_queue=task_queue,
         temporal_ui_url="http://temporal.test",
         models=AGENTS.with_name("models.yaml"),
@@ -130,6 +135,7 @@ def worker_settings(database_url: str, task_queue: str, agents: Path = AGENTS) -
     return WorkerSettings(
         environment="dev",
         database_url=SecretStr(database_url),
+        payload_keys=SecretStr(PAYLOAD_KEYS),
         agents=agents,
         task_queue=task_queue,
         worker_drain_s=0,
@@ -162,7 +168,7 @@ async def playing(
         ):
             owner_url = servers.database_url(name)
             async with dismissing(
-                Stage(url, database, database_url, owner_url, await connect(), name, provider)
+                Stage(url, database, database_url, owner_url, await connect(KEYRING), name, provider)
             ) as stage:
                 yield stage
     finally:
