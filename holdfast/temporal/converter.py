@@ -1,4 +1,4 @@
-"""How payloads are written: Temporal's own JSON, which knows dataclasses, enums and times; sealed, where there are keys.
+"""How payloads are written: Temporal's own JSON, which knows dataclasses, enums and times; sealed, if there are keys.
 
 (With pydantic's converter each run built the adapters of its types anew inside the sandbox: 2 to 3 ms of CPU.)
 
@@ -31,7 +31,7 @@ _REFERENCE_TYPE = b"temporal.api.sdk.v1.ExternalStorageReference"
 
 
 class _RefuseForged(EncodingPayloadConverter):
-    """Takes no payload that the codec could not open, and says so in a way that ends a workflow instead of wedging it."""
+    """Takes no payload that was forged, and says so in a way that ends a workflow instead of wedging it."""
 
     @property
     def encoding(self) -> str:
