@@ -3,7 +3,20 @@
 from fastapi import FastAPI
 
 from api import middleware, problems
-from api.routes import agents, budget, confirmations, conversations, health, messages, models, runs, tool_calls
+from api.codec_edge import CodecEdge
+from api.routes import (
+    agents,
+    budget,
+    codec,
+    confirmations,
+    conversations,
+    health,
+    messages,
+    models,
+    provider_keys,
+    runs,
+    tool_calls,
+)
 from api.wiring import Services
 
 _DESCRIPTION = """
@@ -18,8 +31,12 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Holdfast", version="0.1.0", description=_DESCRIPTION)
     app.state.services = services
     problems.install(app)
+    app.add_middleware(CodecEdge, ui_url=services.temporal_ui_url)
     app.add_middleware(middleware.RequestEdge)
-    for resource in (messages, conversations, runs, tool_calls, confirmations, agents, budget, health):
+    for resource in (
+        *(messages, conversations, runs, tool_calls, confirmations, agents, budget),
+        *(provider_keys, codec, health),
+    ):
         app.include_router(resource.router)
     if services.models is not None:
         app.include_router(models.router)

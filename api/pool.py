@@ -18,6 +18,7 @@ from holdfast.config.settings import PoolSettings
 from holdfast.llm.pool import SET_A_PRICE, ModelPool
 from holdfast.services.keys import Keys
 from holdfast.services.models import Models
+from holdfast.services.provider_keys import ProviderKeys
 from holdfast.store.engine import Database, create_engine
 
 _DESCRIPTION = """
@@ -64,7 +65,8 @@ async def wire(settings: PoolSettings) -> AsyncIterator[PoolServices]:
             return pool
 
         keys = Keys(database, settings.key_pepper.get_secret_value())
-        yield PoolServices(database=database, keys=keys, models=Models(database, made, file.unusable))
+        models_service = Models(database, made, file.unusable, ProviderKeys(database, settings.keyring))
+        yield PoolServices(database=database, keys=keys, models=models_service)
     finally:
         await database.close()
 

@@ -123,13 +123,13 @@ def _body(
     body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     body["instance"] = request.url.path
     if field is not None or errors:
-        body["errors"] = [_without_secrets(one) for one in errors or [{"field": field, "detail": detail}]]
+        body["errors"] = [_without_secrets(one) for one in errors or [{"field": field or "", "detail": detail}]]
     body["error"] = {"message": detail, "type": code, "param": field, "code": code}
     return body
 
 
-def _without_secrets(error: dict[str, Any]) -> dict[str, Any]:
-    return {**error, "detail": redacted(str(error["detail"]))}
+def _without_secrets(error: dict[str, str]) -> dict[str, str]:
+    return {**error, "detail": redacted(error["detail"])}
 
 
 async def _on_ours(request: Request, error: Exception) -> JSONResponse:

@@ -18,6 +18,7 @@ from holdfast.services.confirmations import Confirmations
 from holdfast.services.keys import Keys
 from holdfast.services.messages import Messages
 from holdfast.services.models import Models
+from holdfast.services.provider_keys import ProviderKeys
 from holdfast.services.relay import Relay
 from holdfast.services.runs import Runs
 from holdfast.services.sweeper import Sweeper
@@ -26,6 +27,7 @@ from holdfast.store.engine import Database, create_engine
 from holdfast.streaming.run_changes import RunChanges
 from holdfast.temporal import client
 from holdfast.temporal.client import MessageWorkflows
+from holdfast.temporal.codec import SealingCodec
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,12 @@ class Services(PoolServices):
     budgets: Budgets
     confirmations: Confirmations
     messages: Messages
+    provider_keys: ProviderKeys
     runs: Runs
     tool_calls: ToolCalls
     temporal_ui_url: str | None
     temporal_namespace: str
+    codec: SealingCodec | None
 
 
 @asynccontextmanager
@@ -63,6 +67,7 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
     database = Database(engine)
     try:
         await database.check_role()
+        provider_keys = ProviderKeys(database, settings.keyring)
         temporal = await client.connect(settings.keyring, lazy=True)
         workflows = MessageWorkflows(temporal, settings.task_queue)
         async with _running(engine, database, workflows) as changes:
@@ -72,12 +77,14 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 budgets=Budgets(database),
                 confirmations=Confirmations(database, workflows),
                 keys=Keys(database, settings.key_pepper.get_secret_value()),
-                models=_models(settings, database),
+                models=_models(settings, database, provider_keys),
                 messages=Messages(database, workflows),
+                provider_keys=provider_keys,
                 runs=Runs(database, changes, workflows),
                 tool_calls=ToolCalls(database, workflows),
                 temporal_ui_url=settings.temporal_ui_url,
                 temporal_namespace=temporal.namespace,
+                codec=None if settings.keyring is None else SealingCodec(settings.keyring),
             )
     finally:
         await database.close()
@@ -97,12 +104,12 @@ async def _running(engine: AsyncEngine, database: Database, workflows: MessageWo
         await changes.stop()
 
 
-def _models(settings: ApiSettings, database: Database) -> Models | None:
+def _models(settings: ApiSettings, database: Database, provider_keys: ProviderKeys) -> Models | None:
     if settings.models is None:
         return None
     file = load_models(settings.models, os.environ, allow_demo=settings.environment == "dev")
     lazy = LazyPool(lambda: ModelPool(file.for_router(), file.router_settings, file.litellm_settings))
-    return Models(database, lazy.get, file.unusable)
+    return Models(database, lazy.get, file.unusable, provider_keys)
 
 
 def pool_services(request: Request) -> PoolServices:

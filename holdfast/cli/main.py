@@ -16,10 +16,12 @@ from holdfast.cli import (
     migrate,
     models,
     processes,
+    provider_keys,
     runs,
     tools,
 )
 from holdfast.domain.errors import ConfigurationError, HoldfastError
+from holdfast.secrecy import logs
 
 app = typer.Typer(
     name="holdfast",
@@ -37,6 +39,7 @@ app.add_typer(tools.app, name="tools")
 app.add_typer(budget.app, name="budget")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(provider_keys.app, name="provider-keys")
 app.command()(check.check)
 app.command()(doctor.doctor)
 app.command()(processes.api)
@@ -47,6 +50,7 @@ app.command()(migrate.migrate)
 
 def run() -> None:
     """The console script: errors of ours are one line and a non-zero exit, never a traceback."""
+    logs.guard()
     try:
         app()
     except ConfigurationError as error:

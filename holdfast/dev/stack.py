@@ -97,6 +97,7 @@ class DevStack:
             self._logs / "temporal.log",
             port=options.temporal_port,
             ui_port=options.temporal_ui_port,
+            codec_endpoint=f"http://127.0.0.1:{options.port}/codec",
         )
 
     @asynccontextmanager

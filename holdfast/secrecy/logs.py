@@ -1,7 +1,7 @@
 """Logs without secrets: ours, and those of every library, whatever their handlers and formatters.
 
 A record is redacted as it is made: its text when it is asked for, its traceback at once. The handler of the process
-redacts the whole line again. What ends a process or a thread unforeseen is not logged but written, and redacted as well.
+redacts the whole line again. What ends a process or a thread unforeseen is not logged but written; so that is, too.
 """
 
 import logging
@@ -39,12 +39,17 @@ class _RedactingFormatter(logging.Formatter):
 
 
 def set_up(level: str) -> None:
-    """Log to standard error, from `level` on, and redact whatever this process logs or dies of."""
-    learn_named(os.environ.items())
-    logging.setLogRecordFactory(RedactedRecord)
+    """Log to standard error, from `level` on, without secrets."""
+    guard()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_RedactingFormatter(_FORMAT))
     logging.basicConfig(level=level, handlers=[handler])
+
+
+def guard() -> None:
+    """Redact whatever this process logs, and whatever it or a thread of it dies of."""
+    learn_named(os.environ.items())
+    logging.setLogRecordFactory(RedactedRecord)
     sys.excepthook = _write_exception
     threading.excepthook = _write_thread_exception
     sys.unraisablehook = _write_unraisable

@@ -64,7 +64,8 @@ _PATTERNS = (
 class _Known:
     """The secrets that this process knows, in each form in which one may stand in a text."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
         self._forms: dict[str, None] = {}
         self._pattern: re.Pattern[str] | None = None
 
@@ -73,6 +74,8 @@ class _Known:
         if not new:
             return
         self._forms |= dict.fromkeys(new)
+        if self._most is not None:
+            self._forms = dict.fromkeys(list(self._forms)[-self._most :])
         # The longest first: one secret may begin with another.
         longest_first = sorted(self._forms, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)))
@@ -83,10 +86,18 @@ class _Known:
 
 _known = _Known()
 
+#: Of secrets without number, such as those of tenants, the newest: looking for each in every line takes its time.
+_recent = _Known(most=200)
+
 
 def learn(*values: str | None) -> None:
     """Remember secrets, to be taken out of every text from now on. Those of less than eight characters are not."""
     _known.add(value for value in values if value)
+
+
+def learn_recent(*values: str) -> None:
+    """Remember secrets of which there may be any number, until there are too many newer ones."""
+    _recent.add(values)
 
 
 def learn_named(values: Iterable[tuple[str, str]]) -> None:
@@ -115,12 +126,12 @@ def password_of(url: str) -> str | None:
 
 def without_known_secrets(text: str) -> str:
     """A text without the secrets that this process knows. For what is content: what only looks like one, stays."""
-    return _known.replace(text)
+    return _recent.replace(_known.replace(text))
 
 
 def redacted(text: str) -> str:
     """A text without the secrets that this process knows, and without what looks like one. For logs and errors."""
-    text = _known.replace(text)
+    text = without_known_secrets(text)
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text

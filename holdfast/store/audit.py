@@ -15,7 +15,10 @@ _APPEND = insert(audit).inline()
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the log. `kind`: model_call, tool_call, confirmation, run, budget; `subject_id`: what it is about."""
+    """One line of the log. `subject_id`: what it is about.
+
+    `kind`: model_call, tool_call, confirmation, run, budget, provider_key.
+    """
 
     kind: str
     outcome: str

@@ -80,6 +80,20 @@ api_keys = Table(
     Index("ix_api_keys_key_hash", "key_hash"),
 )
 
+provider_keys = Table(
+    "provider_keys",
+    metadata,
+    _tenant(),
+    Column("provider", Text, nullable=False),
+    Column("ciphertext", LargeBinary, nullable=False, comment="bound to the tenant and the provider"),
+    Column("key_id", Text, nullable=False, comment="which of the payload keys opens it"),
+    Column("hint", Text, nullable=False, comment="its last characters, to tell it from another"),
+    Column("created_by", Text, nullable=False),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "provider"),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
+)
+
 agents = Table(
     "agents",
     metadata,
@@ -269,7 +283,7 @@ audit = Table(
     metadata,
     _tenant(),
     Column("audit_id", BigInteger, Identity(always=True), nullable=False),
-    Column("kind", Text, nullable=False, comment="model_call, tool_call, confirmation, run, budget"),
+    Column("kind", Text, nullable=False, comment="model_call, tool_call, confirmation, run, budget, provider_key"),
     Column("outcome", Text, nullable=False),
     Column("run_id", Text, comment="null: a model call by itself, for no run"),
     Column("step", Integer),

@@ -65,6 +65,10 @@ async def forgeries() -> dict[str, Payload]:
     }
 
 
+def with_converter(client: Client, keyring: Keyring | None) -> Client:
+    return Client(client.service_client, namespace=client.namespace, data_converter=data_converter(keyring))
+
+
 async def signal(client: Client, workflow_id: str, *payloads: Payload) -> None:
     request = SignalWorkflowExecutionRequest(
         namespace=client.namespace,
@@ -107,7 +111,7 @@ async def test_no_id_stands_in_a_history_in_the_clear(ada: Caller, stage: Stage)
 async def test_a_run_that_was_begun_by_a_forged_argument_fails(stage: Stage, name: str) -> None:
     forged = (await forgeries())[name]
     # As it is, for want of a key.
-    stranger = Client(**{**stage.temporal.config(), "data_converter": data_converter(None)})
+    stranger = with_converter(stage.temporal, None)
     handle = await stranger.start_workflow(
         names.WORKFLOW,
         RawValue(forged),
@@ -155,8 +159,7 @@ class Bench:
     task_queue: str
 
     def client(self, *keys: str) -> Client:
-        converter = data_converter(Keyring.parse(",".join(keys)) if keys else None)
-        return Client(**{**self.temporal.config(), "data_converter": converter})
+        return with_converter(self.temporal, Keyring.parse(",".join(keys)) if keys else None)
 
     @asynccontextmanager
     async def working(self, *keys: str) -> AsyncIterator[None]:
