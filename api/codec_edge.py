@@ -1,7 +1,7 @@
 """What the Temporal UI needs to reach `/codec` from a browser: leave to come from another origin, and a cookie.
 
-The UI can't be given an API key. What it can send along is the token of a person who signed in to it, or the cookies of
-this address: one of them, set by `/codec/sign-in`, holds an API key, and stands here for the header that it would be in.
+The UI can't be given an API key. What it can send along is the token of a person who signed in to it, or the cookies
+of this address: one of them, set by `/codec/sign-in`, holds an API key, and stands for the header that it would be in.
 Both hold for the paths below `/codec` and for the UI's origin alone.
 """
 

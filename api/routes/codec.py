@@ -28,10 +28,11 @@ _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Holdfast:
 
 _FORM = """<h1>Open payloads in the Temporal UI</h1><form method="post" action="/codec/sign-in">
 <p><label>API key <input type="password" name="key" autocomplete="off" required autofocus></label>
-<button>Sign in</button></form><p>It is kept in a cookie of this browser, for eight hours and for this purpose alone.</p>"""
+<button>Sign in</button></form>
+<p>It is kept in a cookie of this browser, for eight hours and for this purpose alone.</p>"""
 
-_DONE = """<h1>Signed in</h1><p>In the Temporal UI, open the codec settings (the glasses, top right), set the endpoint to this
-address, ending in <code>/codec</code>, and choose <em>Include cross-origin credentials</em>.</p>"""
+_DONE = """<h1>Signed in</h1><p>In the Temporal UI, open the codec settings (the glasses, top right), set the
+endpoint to this address, ending in <code>/codec</code>, and choose <em>Include cross-origin credentials</em>.</p>"""
 
 
 class PayloadsBody(BaseModel):

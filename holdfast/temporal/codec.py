@@ -1,8 +1,8 @@
 """Payloads that nobody can read in Temporal: sealed on their way in, opened on their way out.
 
 A sealed payload names the key that opens it, and the tenant whose workflow it belongs to. Both are bound to it, and
-what it was before, metadata and all, is inside. **Decoding never raises**: a payload whose decoding raises blocks its run
-for ever, and anybody who reaches Temporal can send one as a signal. What can't be opened becomes a payload that no
+what it was before, metadata and all, is inside. **Decoding never raises**: a payload whose decoding raises blocks its
+run for ever, and anybody who reaches Temporal can send one as a signal. What can't be opened becomes a payload that no
 converter takes:
 
 - as a signal it is dropped, with a line in the log, and the run goes on;
