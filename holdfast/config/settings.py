@@ -81,12 +81,7 @@ class SealingSettings(Settings):
     @property
     def warnings(self) -> list[str]:
         """That nothing is sealed."""
-        if self.environment == "dev" or self.payload_keys is not None:
-            return []
-        return [
-            f"{_variable('payload_keys')} is not set: whoever reads Temporal's database reads ids, tools' names and"
-            " errors; see docs/how-to/secrets.md"
-        ]
+        return sealing_warnings(is_sealing=self.environment == "dev" or self.payload_keys is not None)
 
 
 class ServingSettings(SealingSettings):
@@ -137,6 +132,16 @@ class MigrateSettings(Settings):
 
 
 Kind = TypeVar("Kind", bound=Settings)
+
+
+def sealing_warnings(*, is_sealing: bool) -> list[str]:
+    """What to say where nothing is sealed, and should be."""
+    if is_sealing:
+        return []
+    return [
+        f"{_variable('payload_keys')} is not set: whoever reads Temporal's database reads ids, tools' names and errors;"
+        " see docs/how-to/secrets.md"
+    ]
 
 
 def load_settings(kind: type[Kind]) -> Kind:

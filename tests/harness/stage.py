@@ -107,13 +107,13 @@ class Stage:
                 await self.temporal.get_workflow_handle(workflow).terminate("the test is over")
 
 
-def _api_settings(database_url: str, task_queue: str) -> ApiSettings:
+def _api_settings(database_url: str, task_queue: str, payload_keys: str | None) -> ApiSettings:
     """Settings of an API of the tests."""
     return ApiSettings(
         environment="dev",
         database_url=SecretStr(database_url),
         key_pepper=SecretStr(PEPPER),
-        payload_keys=SecretStr(PAYLOAD_KEYS),
+        payload_keys=None if payload_keys is None else SecretStr(payload_keys),
         task_queue=task_queue,
         temporal_ui_url="http://temporal.test",
         models=AGENTS.with_name("models.yaml"),
@@ -121,21 +121,25 @@ def _api_settings(database_url: str, task_queue: str) -> ApiSettings:
 
 
 @asynccontextmanager
-async def serving_api(database_url: str, task_queue: str) -> AsyncIterator[str]:
+async def serving_api(
+    database_url: str, task_queue: str, payload_keys: str | None = PAYLOAD_KEYS
+) -> AsyncIterator[str]:
     """An API of the tests; gives its URL."""
     async with (
-        api.wiring.wire(_api_settings(database_url, task_queue)) as services,
+        api.wiring.wire(_api_settings(database_url, task_queue, payload_keys)) as services,
         serving(create_app(services)) as url,
     ):
         yield url
 
 
-def worker_settings(database_url: str, task_queue: str, agents: Path = AGENTS) -> WorkerSettings:
+def worker_settings(
+    database_url: str, task_queue: str, agents: Path = AGENTS, payload_keys: str | None = PAYLOAD_KEYS
+) -> WorkerSettings:
     """Settings of a worker of the tests, whose tools are those of a file of agents."""
     return WorkerSettings(
         environment="dev",
         database_url=SecretStr(database_url),
-        payload_keys=SecretStr(PAYLOAD_KEYS),
+        payload_keys=None if payload_keys is None else SecretStr(payload_keys),
         agents=agents,
         task_queue=task_queue,
         worker_drain_s=0,
@@ -153,7 +157,11 @@ async def dismissing(stage: Stage) -> AsyncIterator[Stage]:
 
 @asynccontextmanager
 async def playing(
-    servers: Servers, provider: ScriptedProvider, name: str, agents: Path = AGENTS
+    servers: Servers,
+    provider: ScriptedProvider,
+    name: str,
+    agents: Path = AGENTS,
+    payload_keys: str | None = PAYLOAD_KEYS,
 ) -> AsyncIterator[Stage]:
     """Everything runs while the block does, on a database and a task queue called `name`."""
     await servers.create_database(name)
@@ -162,9 +170,9 @@ async def playing(
     database = Database(create_engine(database_url, pool_size=5))
     try:
         async with (
-            wiring.wire(worker_settings(database_url, name, agents)) as parts,
+            wiring.wire(worker_settings(database_url, name, agents, payload_keys)) as parts,
             parts.worker,
-            serving_api(database_url, name) as url,
+            serving_api(database_url, name, payload_keys) as url,
         ):
             owner_url = servers.database_url(name)
             async with dismissing(
