@@ -121,7 +121,7 @@ def _body(
     # Whatever an error of ours quotes, of an input or of another error.
     detail = redacted(detail)
     body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    body["instance"] = request.url.path
+    body["instance"] = redacted(request.url.path)
     if field is not None or errors:
         body["errors"] = [_without_secrets(one) for one in errors or [{"field": field or "", "detail": detail}]]
     body["error"] = {"message": detail, "type": code, "param": field, "code": code}

@@ -17,8 +17,8 @@ _SHORTEST = 8
 
 #: The words in the names of variables, headers and settings whose values are secrets.
 _SECRET_WORD = re.compile(
-    r"auth(?:orization)?|bearer|cookie|credentials?|dsn|(?:api)?keys?|pass(?:phrase|wd|word)|pat|pepper|private|pwd"
-    r"|secrets?|token",
+    r"auth(?:orization)?|bearer|cookie|credentials?|dsn|keys?|pat|pepper|private|pwd|secrets"
+    r"|\w*(?:apikey|passphrase|passwd|password|secret|token)",
     re.IGNORECASE,
 )
 
