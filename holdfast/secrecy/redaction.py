@@ -12,8 +12,10 @@ from urllib.parse import quote, unquote
 #: What stands in a secret's place.
 REDACTED = "[redacted]"
 
-#: A shorter value is no secret worth the name, and might be any word.
+#: A shorter value is no secret worth the name, and might be any word; so might a longer one of letters or digits alone,
+#: such as the password `postgres`, which would go missing from every text.
 _SHORTEST = 8
+_SHORTEST_WORD = 16
 
 #: The words in the names of variables, headers and settings whose values are secrets.
 _SECRET_WORD = re.compile(
@@ -70,7 +72,7 @@ class _Known:
         self._pattern: re.Pattern[str] | None = None
 
     def add(self, values: Iterable[str]) -> None:
-        new = {form for value in values if len(value) >= _SHORTEST for form in _forms(value)} - self._forms.keys()
+        new = {form for value in values if _is_telling(value) for form in _forms(value)} - self._forms.keys()
         if not new:
             return
         self._forms |= dict.fromkeys(new)
@@ -91,7 +93,7 @@ _recent = _Known(most=200)
 
 
 def learn(*values: str | None) -> None:
-    """Remember secrets, to be taken out of every text from now on. Those of less than eight characters are not."""
+    """Remember secrets, to be taken out of every text from now on. Any word or number is none."""
     _known.add(value for value in values if value)
 
 
@@ -135,6 +137,11 @@ def redacted(text: str) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def _is_telling(value: str) -> bool:
+    is_word = value.isalpha() or value.isdigit()
+    return len(value) >= (_SHORTEST_WORD if is_word else _SHORTEST)
 
 
 def _forms(value: str) -> set[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.domain.errors import ModelsUnavailable, Unavailable
 from holdfast.secrecy.keyring import Keyring, new_key
 from holdfast.services import keys, provider_keys
 from holdfast.services.provider_keys import ProviderKeys
@@ -190,9 +191,9 @@ async def test_keys_of_before_a_rotation_open_and_without_any_the_calls_wait(ada
     newer = Keyring.parse(f"{new_key('newer')},{PAYLOAD_KEYS}")
     assert (await ProviderKeys(stage.database, newer).opened(ada.tenant_id)) == {"scripted": own(ada.tenant_id)}
     for keyring in (None, Keyring.parse(new_key("newer"))):
-        with pytest.raises(provider_keys.ModelsUnavailable, match="HOLDFAST_PAYLOAD_KEYS"):
+        with pytest.raises(ModelsUnavailable, match="HOLDFAST_PAYLOAD_KEYS"):
             await ProviderKeys(stage.database, keyring).opened(ada.tenant_id)
-    with pytest.raises(provider_keys.Unavailable, match="HOLDFAST_PAYLOAD_KEYS is not set"):
+    with pytest.raises(Unavailable, match="HOLDFAST_PAYLOAD_KEYS is not set"):
         await ProviderKeys(stage.database, None).put(keys.Caller(ada.tenant_id, "ada"), "scripted", "long-enough")
 
 

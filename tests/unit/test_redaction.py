@@ -105,8 +105,8 @@ def test_an_address_is_known_by_its_password_and_a_header_by_its_token() -> None
 
 
 def test_a_short_value_is_no_secret_and_content_keeps_what_only_looks_like_one() -> None:
-    learn("none", "", None)
-    assert redacted("none of it") == "none of it"
+    learn("none", "", None, "postgres", "12345678")
+    assert redacted("none of it in postgres 12345678") == "none of it in postgres 12345678"
     assert without_known_secrets("Bearer abcdefgh sk-abcdefghij") == "Bearer abcdefgh sk-abcdefghij"
 
 
