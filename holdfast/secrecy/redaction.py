@@ -31,8 +31,8 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 # The password of an address: postgresql://user:password@host. Only of a database may it hold a slash.
 _ADDRESSES = (
-    re.compile(r"(?P<kept>postgres(?:ql)?(?:\+\w+)?://[^\s:/@'\"]*:)(?P<password>[^\s@'\"]+)(?=@)"),
-    re.compile(r"(?P<kept>[a-zA-Z][a-zA-Z0-9+.-]{1,30}://[^\s:/@'\"]*:)(?P<password>[^\s/@'\"]+)(?=@)"),
+    re.compile(r"(?P<kept>postgres(?:ql)?(?:\+\w+)?://[^\s:/@'\"]*:)(?P<password>[^\s@'\"]{1,200})(?=@)"),
+    re.compile(r"(?P<kept>[a-zA-Z][a-zA-Z0-9+.-]{1,30}://[^\s:/@'\"]*:)(?P<password>[^\s/@'\"]{1,200})(?=@)"),
 )
 
 _PATTERNS = (
@@ -59,7 +59,7 @@ _PATTERNS = (
         REDACTED,
     ),
     # JSON Web Tokens.
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), REDACTED),
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,2000}\.[A-Za-z0-9_-]{8,4000}\.[A-Za-z0-9_-]*"), REDACTED),
 )
 
 
@@ -69,7 +69,7 @@ class _Known:
     def __init__(self, most: int | None = None) -> None:
         self._most = most
         self._forms: dict[str, None] = {}
-        self._pattern: re.Pattern[str] | None = None
+        self._longest_first: tuple[str, ...] = ()
 
     def add(self, values: Iterable[str]) -> None:
         new = {form for value in values if _is_telling(value) for form in _forms(value)} - self._forms.keys()
@@ -78,12 +78,15 @@ class _Known:
         self._forms |= dict.fromkeys(new)
         if self._most is not None:
             self._forms = dict.fromkeys(list(self._forms)[-self._most :])
-        # The longest first: one secret may begin with another.
-        longest_first = sorted(self._forms, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+        # One secret may begin with another.
+        self._longest_first = tuple(sorted(self._forms, key=len, reverse=True))
 
     def replace(self, text: str) -> str:
-        return text if self._pattern is None else self._pattern.sub(REDACTED, text)
+        # A pattern of them all would be slower by far: a text may be a megabyte, and they may be hundreds.
+        for form in self._longest_first:
+            if form in text:
+                text = text.replace(form, REDACTED)
+        return text
 
 
 _known = _Known()

@@ -177,7 +177,8 @@ def _text(error: BaseException) -> str:
 
 def _storable_error(text: str) -> str:
     # It is stored, and shown to the model, which may repeat it: a library's error may quote the key it was called with.
-    return storable(redacted(text), MAX_ERROR_CHARACTERS)
+    # Cut far behind what is kept, so that no secret is cut in two there, and a text without end costs no time.
+    return storable(redacted(text[: 10 * MAX_ERROR_CHARACTERS]), MAX_ERROR_CHARACTERS)
 
 
 def _as_text(value: Any) -> str:

@@ -64,7 +64,7 @@ SECRET = base64.b64encode(b"a secret of thirty-two bytes, ok").decode()
     [
         ("", "holds no key"),
         (SECRET, "number 1 is not id:key"),
-        (f"{NEW},{SECRET}", "number 2 is not id:key"),
+        (f"good:{SECRET},{SECRET}", "number 2 is not id:key"),
         (f"an id!:{SECRET}", "number 1 is not id:key"),
         (f"old:{SECRET},old:{SECRET}", "has two keys 'old'"),
         (f"old:{SECRET[:-4]}", "the key 'old' has 30 bytes instead of 32"),
