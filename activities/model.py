@@ -25,6 +25,7 @@ from holdfast.domain.storable import storable
 from holdfast.domain.tools import TRANSITIONS
 from holdfast.llm import prompt
 from holdfast.llm.pool import ModelPool
+from holdfast.services.provider_keys import ProviderKeys
 from holdfast.store import audit, messages, runs, steps, tool_calls, turns
 from holdfast.store.engine import Database
 from holdfast.store.steps import Step
@@ -54,8 +55,16 @@ class _Question:
 class ModelActivities:
     """`call_model`."""
 
-    def __init__(self, database: Database, agents: AgentCatalogue, pool: ModelPool, tools: ToolRegistry) -> None:
+    def __init__(
+        self,
+        database: Database,
+        agents: AgentCatalogue,
+        pool: ModelPool,
+        tools: ToolRegistry,
+        provider_keys: ProviderKeys,
+    ) -> None:
         self._database = database
+        self._provider_keys = provider_keys
         self._agents = agents
         self._pool = pool
         self._tools = tools
@@ -120,6 +129,7 @@ class ModelActivities:
         alias = question.agent.model
         # At least one real attempt, also for a run whose patience ran out while no worker was up.
         allowed_s = max(question.patience_left.total_seconds(), 1.0)
+        provider_keys = await self._provider_keys.opened(step.tenant_id)
         try:
             async with asyncio.timeout(allowed_s):
                 return await self._pool.complete(
@@ -128,6 +138,7 @@ class ModelActivities:
                     question.tools,
                     use_tools=question.use_tools,
                     listener=_beat,
+                    provider_keys=provider_keys,
                 )
         except TimeoutError:
             raise ModelsUnavailable(f"{alias}: no answer within {allowed_s:.1f} s") from None

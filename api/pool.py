@@ -17,6 +17,7 @@ from holdfast.config.process import started_with
 from holdfast.config.settings import PoolSettings
 from holdfast.llm.pool import SET_A_PRICE, ModelPool
 from holdfast.services.models import Models
+from holdfast.services.provider_keys import ProviderKeys
 from holdfast.store.engine import Database, create_engine
 
 _DESCRIPTION = """
@@ -65,7 +66,8 @@ async def wire(settings: PoolSettings) -> AsyncIterator[PoolServices]:
             return pool
 
         async with access(settings, database) as access_:
-            yield PoolServices(database=database, access=access_, models=Models(database, made, file.unusable))
+            models_service = Models(database, made, file.unusable, ProviderKeys(database, settings.keyring))
+            yield PoolServices(database=database, access=access_, models=models_service)
     finally:
         await database.close()
 

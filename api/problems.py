@@ -31,6 +31,7 @@ from holdfast.domain.errors import (
     Unauthenticated,
     Unavailable,
 )
+from holdfast.secrecy.redaction import redacted
 
 _STATUS: Mapping[type[HoldfastError], int] = {
     InvalidInput: 422,
@@ -174,12 +175,18 @@ def _body(
     request: Request, status: int, detail: str, title: str, field: str | None, errors: list[dict[str, str]] | None
 ) -> dict[str, Any]:
     code = title.lower().replace(" ", "_")
+    # Whatever an error of ours quotes, of an input or of another error.
+    detail = redacted(detail)
     body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    body["instance"] = request.url.path
+    body["instance"] = redacted(request.url.path)
     if field is not None or errors:
-        body["errors"] = errors or [{"field": field, "detail": detail}]
+        body["errors"] = [_without_secrets(one) for one in errors or [{"field": field or "", "detail": detail}]]
     body["error"] = {"message": detail, "type": code, "param": field, "code": code}
     return body
+
+
+def _without_secrets(error: dict[str, str]) -> dict[str, str]:
+    return {**error, "detail": redacted(error["detail"])}
 
 
 async def _on_ours(request: Request, error: Exception) -> JSONResponse:

@@ -24,6 +24,7 @@ from holdfast.services.keys import Keys
 from holdfast.services.messages import Messages
 from holdfast.services.models import Models
 from holdfast.services.principals import Principals
+from holdfast.services.provider_keys import ProviderKeys
 from holdfast.services.relay import Relay
 from holdfast.services.runs import Runs
 from holdfast.services.sweeper import Sweeper
@@ -33,6 +34,7 @@ from holdfast.store.engine import Database, create_engine
 from holdfast.streaming.run_changes import RunChanges
 from holdfast.temporal import client
 from holdfast.temporal.client import MessageWorkflows
+from holdfast.temporal.codec import SealingCodec
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,12 @@ class Services(PoolServices):
     confirmations: Confirmations
     messages: Messages
     principals: Principals
+    provider_keys: ProviderKeys
     runs: Runs
     tool_calls: ToolCalls
     temporal_ui_url: str | None
     temporal_namespace: str
+    codec: SealingCodec | None
 
 
 @asynccontextmanager
@@ -87,7 +91,8 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
     database = Database(engine)
     try:
         await database.check_role()
-        temporal = await client.connect(lazy=True)
+        provider_keys = ProviderKeys(database, settings.keyring)
+        temporal = await client.connect(settings.keyring, lazy=True)
         workflows = MessageWorkflows(temporal, settings.task_queue)
         async with (
             _running(engine, database, workflows) as changes,
@@ -101,13 +106,15 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 budgets=Budgets(database),
                 confirmations=Confirmations(database, workflows),
                 access=access_,
-                models=_models(settings, database),
+                models=_models(settings, database, provider_keys),
                 messages=Messages(database, workflows),
                 principals=Principals(database, access_.forget),
+                provider_keys=provider_keys,
                 runs=Runs(database, changes, workflows),
                 tool_calls=ToolCalls(database, workflows),
                 temporal_ui_url=settings.temporal_ui_url,
                 temporal_namespace=temporal.namespace,
+                codec=None if settings.keyring is None else SealingCodec(settings.keyring),
             )
     finally:
         await database.close()
@@ -176,12 +183,12 @@ async def _anchoring(settings: ApiSettings, database: Database) -> AsyncIterator
         await anchors.stop()
 
 
-def _models(settings: ApiSettings, database: Database) -> Models | None:
+def _models(settings: ApiSettings, database: Database, provider_keys: ProviderKeys) -> Models | None:
     if settings.models is None:
         return None
     file = load_models(settings.models, os.environ, allow_demo=settings.environment == "dev")
     lazy = LazyPool(lambda: ModelPool(file.for_router(), file.router_settings, file.litellm_settings))
-    return Models(database, lazy.get, file.unusable)
+    return Models(database, lazy.get, file.unusable, provider_keys)
 
 
 def pool_services(request: Request) -> PoolServices:

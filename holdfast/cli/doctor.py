@@ -20,6 +20,7 @@ async def _examine() -> bool:
         "API": _api,
         "database": _database,
         "Temporal": _temporal,
+        "payloads": _payloads,
     }
     return all([await _report(name, check) for name, check in checks.items()])
 
@@ -55,6 +56,15 @@ async def _database() -> str:
     if revision != newest_revision():
         raise ConfigurationError(f"it is at revision {revision}, not {newest_revision()}; run `holdfast migrate`")
     return f"the role is bound by row-level security; revision {revision}"
+
+
+async def _payloads() -> str:
+    from holdfast.config.settings import SealingSettings, load_settings
+
+    settings = load_settings(SealingSettings)
+    if settings.keyring is not None:
+        return f"sealed with the key {settings.keyring.sealing_key_id!r}"
+    return "; ".join(["not sealed", *settings.warnings])
 
 
 async def _temporal() -> str:

@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from holdfast.config.messages import Mistake, configuration_error
 from holdfast.config.shape import wording
+from holdfast.secrecy.keyring import Keyring
+from holdfast.secrecy.redaction import learn_named
 
 _PREFIX = "HOLDFAST_"
 _DRIVER = "postgresql+asyncpg"
@@ -29,6 +31,12 @@ def _with_driver(url: SecretStr) -> SecretStr:
     if not separator or scheme not in ("postgresql", "postgres", _DRIVER):
         raise ValueError("is not a PostgreSQL URL")
     return SecretStr(f"{_DRIVER}://{rest}")
+
+
+def _readable(keys: SecretStr | None) -> SecretStr | None:
+    if keys is not None:
+        Keyring.parse(keys.get_secret_value())
+    return keys
 
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_with_driver)]
@@ -59,6 +67,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_host_names)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
+PayloadKeys = Annotated[SecretStr | None, AfterValidator(_readable)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -78,8 +87,33 @@ class Settings(BaseSettings):
         description="the URL of the application's role: postgresql://holdfast_app:PASSWORD@HOST:5432/holdfast"
     )
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is right, but should not be so in production."""
+        return []
 
-class ServingSettings(Settings):
+
+class SealingSettings(Settings):
+    """What every process needs that seals: the API, the worker and the model pool."""
+
+    payload_keys: PayloadKeys = Field(
+        default=None,
+        description="id:key, with 32 random bytes in base64 for a key (openssl rand -base64 32); of several, separated"
+        " by commas, the first seals and all open",
+    )
+
+    @property
+    def keyring(self) -> Keyring | None:
+        """The keys that seal payloads and provider keys; None: nothing is sealed."""
+        return None if self.payload_keys is None else Keyring.parse(self.payload_keys.get_secret_value())
+
+    @property
+    def warnings(self) -> list[str]:
+        """That nothing is sealed."""
+        return sealing_warnings(is_sealing=self.environment == "dev" or self.payload_keys is not None)
+
+
+class ServingSettings(SealingSettings):
     """What the API and the worker share."""
 
     database_pool_size: int = Field(default=10, ge=1, description="the most connections of this process")
@@ -144,7 +178,7 @@ class ApiSettings(AccessSettings, ServingSettings):
     )
 
 
-class PoolSettings(AccessSettings):
+class PoolSettings(AccessSettings, SealingSettings):
     """What the model pool needs as a service of its own."""
 
     database_pool_size: int = Field(default=10, ge=1, description="the most connections of this process")
@@ -190,6 +224,16 @@ class VerifySettings(Settings):
 Kind = TypeVar("Kind", bound=Settings)
 
 
+def sealing_warnings(*, is_sealing: bool) -> list[str]:
+    """What to say where nothing is sealed, and should be."""
+    if is_sealing:
+        return []
+    return [
+        f"{_variable('payload_keys')} is not set: whoever reads Temporal's database reads ids, tools' names and errors;"
+        " see docs/how-to/secrets.md"
+    ]
+
+
 def load_settings(kind: type[Kind]) -> Kind:
     """The settings of one process, from the environment.
 
@@ -209,7 +253,18 @@ def load_settings(kind: type[Kind]) -> Kind:
     # Outside of `except`: a traceback would otherwise show pydantic's error below ours.
     if mistakes:
         raise configuration_error(list(mistakes.values()))
+    _learn_secrets(settings)
     return settings
+
+
+def _learn_secrets(settings: Settings) -> None:
+    """Have no log and no error of this process show the secrets among its settings."""
+    for name in _secret_fields(type(settings)):
+        value = getattr(settings, name)
+        if value is not None:
+            # Of keys, also each by itself.
+            parts = (part.partition(":")[2] for part in value.get_secret_value().replace(",", " ").split())
+            learn_named([(name, value.get_secret_value()), *((name, part) for part in parts)])
 
 
 def _read_files(kind: type[Settings]) -> tuple[dict[str, Any], dict[str, Mistake]]:

@@ -98,6 +98,7 @@ class DevStack:
             self._logs / "temporal.log",
             port=options.temporal_port,
             ui_port=options.temporal_ui_port,
+            codec_endpoint=f"http://127.0.0.1:{options.port}/codec",
         )
 
     @asynccontextmanager
@@ -216,6 +217,7 @@ class DevStack:
             "HOLDFAST_ENVIRONMENT": "dev",
             "HOLDFAST_DATABASE_URL": self._postgres.url(_APP_ROLE),
             "HOLDFAST_KEY_PEPPER": kept.pepper,
+            "HOLDFAST_PAYLOAD_KEYS": kept.payload_keys,
             "HOLDFAST_AGENTS": str(options.agents.resolve()),
             # Whatever is set around us: `dev` is for this machine alone.
             "HOLDFAST_API_HOST": "127.0.0.1",

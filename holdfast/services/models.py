@@ -15,6 +15,7 @@ from holdfast.domain.model_calls import Attempt, Completion, Embeddings, StreamE
 from holdfast.domain.storable import is_storable
 from holdfast.llm.pool import ModelPool
 from holdfast.llm.structured import MAX_REPAIRS, Malformed, Schema, instructed, sent_back, version_of
+from holdfast.services.provider_keys import ProviderKeys
 from holdfast.store import audit, budgets
 from holdfast.store.budgets import Reservation
 from holdfast.store.engine import Database
@@ -71,14 +72,20 @@ class Models:
         database: keeps the record.
         pool: gives the pool, which may be made when it is first asked for.
         unusable: aliases of models.yaml that have no usable deployment, and the variables that would help.
+        provider_keys: gives the tenant's own.
     """
 
     def __init__(
-        self, database: Database, pool: Callable[[], Awaitable[ModelPool]], unusable: dict[str, tuple[str, ...]]
+        self,
+        database: Database,
+        pool: Callable[[], Awaitable[ModelPool]],
+        unusable: dict[str, tuple[str, ...]],
+        provider_keys: ProviderKeys,
     ) -> None:
         self._database = database
         self._pool = pool
         self._unusable = unusable
+        self._provider_keys = provider_keys
 
     async def complete(self, tenant_id: str, ask: Ask, listener: Listener | None = None) -> Completion:
         """An answer, once it is whole; `listener` hears it as it streams.
@@ -99,6 +106,7 @@ class Models:
             ask.tools,
             use_tools=ask.use_tools,
             listener=listener,
+            provider_keys=await self._provider_keys.opened(tenant_id),
             **ask.options,
         )
         return await self._recorded(_Call(tenant_id, ask.alias, ask.purpose, worst_usd), calling)
@@ -129,7 +137,8 @@ class Models:
         """
         pool = await self._pool_for(alias, "input", texts)
         call = _Call(tenant_id, alias, purpose, pool.worst_case(alias, texts))
-        return await self._recorded(call, partial(pool.embed, alias, texts))
+        provider_keys = await self._provider_keys.opened(tenant_id)
+        return await self._recorded(call, partial(pool.embed, alias, texts, provider_keys=provider_keys))
 
     async def generate(
         self, tenant_id: str, ask: Ask, schema: dict[str, Any], prompt_version: str | None = None

@@ -21,7 +21,7 @@ NAMES = {
 }
 
 #: The same, of no run: only where no run is left.
-NAMES_OF_NO_RUN = {"api_keys": ("person", "created_by")}
+NAMES_OF_NO_RUN = {"api_keys": ("person", "created_by"), "provider_keys": ("created_by",)}
 
 #: What is a name and nothing else: the row goes.
 LINKS = {"identities": ("principal",)}
@@ -118,6 +118,8 @@ WHERE tenant_id = :tenant_id
   AND (CAST(:person AS text) IS NULL OR principal = :person OR kind || ':' || subject = :person)
 """)
 
+_FORGET_PROVIDER_KEYS = text("DELETE FROM provider_keys WHERE tenant_id = :tenant_id AND CAST(:person AS text) IS NULL")
+
 
 async def is_known(connection: AsyncConnection, tenant_id: str) -> bool:
     """Whether there is such a tenant."""
@@ -166,5 +168,6 @@ async def erase_names(
             changed += (await connection.execute(statement, values)).rowcount
     if not is_any_left:
         changed += (await connection.execute(_UNLINK, values)).rowcount
+        await connection.execute(_FORGET_PROVIDER_KEYS, values)
     on_record = await connection.execute(_NAMES_ON_RECORD, {**values, "erasure_id": erasure_id})
     return changed + on_record.rowcount

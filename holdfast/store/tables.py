@@ -98,6 +98,20 @@ identities = Table(
     Index("ix_identities_principal", "tenant_id", "principal"),
 )
 
+provider_keys = Table(
+    "provider_keys",
+    metadata,
+    _tenant(),
+    Column("provider", Text, nullable=False),
+    Column("ciphertext", LargeBinary, nullable=False, comment="bound to the tenant and the provider"),
+    Column("key_id", Text, nullable=False, comment="which of the payload keys opens it"),
+    Column("hint", Text, nullable=False, comment="its last characters, to tell it from another"),
+    Column("created_by", Text, nullable=False),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "provider"),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
+)
+
 agents = Table(
     "agents",
     metadata,

@@ -13,7 +13,7 @@ from holdfast.store.engine import Database, create_engine
 from holdfast.temporal.client import connect
 from holdfast.testing.provider import ScriptedProvider
 from tests.harness.servers import APP_ROLE, Servers
-from tests.harness.stage import AGENTS, Stage, dismissing, serving_api
+from tests.harness.stage import AGENTS, KEYRING, PAYLOAD_KEYS, Stage, dismissing, serving_api
 
 _ROOT = Path(__file__).parents[2]
 _START_TIMEOUT_S = 60
@@ -60,6 +60,7 @@ async def playing_with_a_killable_worker(
         "HOLDFAST_ENVIRONMENT": "dev",
         "HOLDFAST_DATABASE_URL": database_url,
         "HOLDFAST_AGENTS": str(AGENTS),
+        "HOLDFAST_PAYLOAD_KEYS": PAYLOAD_KEYS,
         "HOLDFAST_TASK_QUEUE": name,
         "HOLDFAST_WORKER_DRAIN_S": "0",
     }
@@ -68,7 +69,7 @@ async def playing_with_a_killable_worker(
     try:
         async with serving_api(database_url, name) as url:
             owner_url = servers.database_url(name)
-            stage = Stage(url, database, database_url, owner_url, await connect(), name, provider)
+            stage = Stage(url, database, database_url, owner_url, await connect(KEYRING), name, provider)
             async with dismissing(stage):
                 yield KillableStage(stage, worker)
     finally:
