@@ -194,8 +194,8 @@ async def test_keys_of_before_a_rotation_open_and_without_any_the_calls_wait(ada
     for keyring in (None, Keyring.parse(new_key("newer"))):
         with pytest.raises(ModelsUnavailable, match="HOLDFAST_PAYLOAD_KEYS"):
             await ProviderKeys(stage.database, keyring).opened(ada.tenant_id)
+    admin = permissions.Caller(ada.tenant_id, "ada")
     with pytest.raises(Unavailable, match="HOLDFAST_PAYLOAD_KEYS is not set"):
-        admin = permissions.Caller(ada.tenant_id, "ada")
         await ProviderKeys(stage.database, None).put(admin, "scripted", "long-enough")
 
 
