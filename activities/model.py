@@ -38,6 +38,11 @@ CONTEXT_RUNS = 20
 #: How often arguments that are not JSON are given back to the model; after that it is asked to answer without tools.
 MAX_BROKEN_IN_A_ROW = 2
 
+#: How long a step of a run that is to end waits for its workflow to hear of it, and how often. (One that was reset
+#: after its end never does.)
+_UNTIL_HEARD = timedelta(seconds=1)
+_ASKED_TO_WAIT = 60
+
 
 @dataclass(frozen=True)
 class _Question:
@@ -88,6 +93,8 @@ class ModelActivities:
             agent = await self._agents.get(connection, step.tenant_id, run.agent, run.agent_version)
             if run.is_answered:
                 return await _stored(connection, step, agent)
+            if run.is_held_back:
+                raise _held_back()
             if agent.limits.max_cost_usd is not None and run.cost_usd >= agent.limits.max_cost_usd:
                 return ModelAnswer(is_over_budget=True)
             # Not by a later attempt: one before it that still lives may answer, and would not have seen the message.
@@ -169,6 +176,14 @@ class ModelActivities:
                 return ModelAnswer()
             # Also where another attempt, which was thought to be dead, has stored its answer first: that one counts.
             return await _stored(connection, step, question.agent)
+
+
+def _held_back() -> ApplicationError:
+    """The run is to end, and its workflow is yet to hear of it, which cuts this waiting off."""
+    hears_nothing = activity.info().attempt >= _ASKED_TO_WAIT
+    return ApplicationError(
+        "the run is being stopped", type="RunStopped", non_retryable=hears_nothing, next_retry_delay=_UNTIL_HEARD
+    )
 
 
 def _beat(_: StreamEvent) -> None:

@@ -3,7 +3,18 @@
 from fastapi import FastAPI
 
 from api import middleware, problems
-from api.routes import agents, budget, confirmations, conversations, health, messages, models, runs, tool_calls
+from api.routes import (
+    agents,
+    budget,
+    confirmations,
+    conversations,
+    health,
+    messages,
+    models,
+    runs,
+    switches,
+    tool_calls,
+)
 from api.wiring import Services
 
 _DESCRIPTION = """
@@ -19,7 +30,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     problems.install(app)
     app.add_middleware(middleware.RequestEdge)
-    for resource in (messages, conversations, runs, tool_calls, confirmations, agents, budget, health):
+    for resource in (messages, conversations, runs, tool_calls, confirmations, agents, budget, switches, health):
         app.include_router(resource.router)
     if services.models is not None:
         app.include_router(models.router)

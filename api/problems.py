@@ -25,6 +25,8 @@ from holdfast.domain.errors import (
     ModelsUnavailable,
     NotFound,
     NoValidAnswer,
+    Stopped,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
 )
@@ -38,6 +40,8 @@ _STATUS: Mapping[type[HoldfastError], int] = {
     Conflict: 409,
     DigestMismatch: 412,
     BudgetExceeded: 429,
+    TooManyRequests: 429,
+    Stopped: 503,
     Unavailable: 503,
     ModelsUnavailable: 503,
     ModelRequestRefused: 422,
@@ -68,12 +72,16 @@ _TITLE_OF: Mapping[type[HoldfastError], str] = {
     ModelsUnavailable: "All providers unavailable",
     ModelMisconfigured: "Model misconfigured",
     NoValidAnswer: "No valid answer",
+    Stopped: "Stopped",
 }
 
 _UNEXPECTED = "Something went wrong on our side; it is in the log under the request's id."
 
 #: Seconds after which a caller may try again what was unavailable.
 _RETRY_AFTER_S = 2
+
+#: The same, of what a person has stopped, and a person will let go on.
+_RETRY_STOPPED_AFTER_S = 60
 
 
 def install(app: FastAPI) -> None:
@@ -128,13 +136,17 @@ def _body(
 async def _on_ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HoldfastError)
     body = as_problem(request, error)
-    headers = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": _retry_after(error)}}.get(body["status"])
+    headers = {"www-authenticate": "Bearer"} if body["status"] == 401 else _retry_after(error, body["status"])
     return JSONResponse(body, body["status"], headers, media_type="application/problem+json")
 
 
-def _retry_after(error: HoldfastError) -> str:
-    wanted = error.retry_after if isinstance(error, ModelsUnavailable) else None
-    return str(_RETRY_AFTER_S if wanted is None else max(1, math.ceil(wanted.total_seconds())))
+def _retry_after(error: HoldfastError, status: int) -> dict[str, str]:
+    wanted = error.retry_after if isinstance(error, ModelsUnavailable | TooManyRequests) else None
+    if wanted is not None:
+        return {"retry-after": str(max(1, math.ceil(wanted.total_seconds())))}
+    if isinstance(error, Stopped):
+        return {"retry-after": str(_RETRY_STOPPED_AFTER_S)}
+    return {"retry-after": str(_RETRY_AFTER_S)} if status == 503 else {}
 
 
 async def _on_invalid(request: Request, error: Exception) -> JSONResponse:

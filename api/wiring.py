@@ -21,6 +21,7 @@ from holdfast.services.models import Models
 from holdfast.services.relay import Relay
 from holdfast.services.runs import Runs
 from holdfast.services.sweeper import Sweeper
+from holdfast.services.switches import Stopper, Switches
 from holdfast.services.tool_calls import ToolCalls
 from holdfast.store.engine import Database, create_engine
 from holdfast.streaming.run_changes import RunChanges
@@ -46,6 +47,8 @@ class Services(PoolServices):
     confirmations: Confirmations
     messages: Messages
     runs: Runs
+    stopper: Stopper
+    switches: Switches
     tool_calls: ToolCalls
     temporal_ui_url: str | None
     temporal_namespace: str
@@ -53,7 +56,7 @@ class Services(PoolServices):
 
 @asynccontextmanager
 async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
-    """Build the services and run what runs beside them, the relay and the listening connection.
+    """Build the services and run what runs beside them: relay, sweeper, stopper and the listening connection.
 
     Raises:
         ConfigurationError: the database's role is not bound by row-level security.
@@ -65,7 +68,8 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
         await database.check_role()
         temporal = await client.connect(lazy=True)
         workflows = MessageWorkflows(temporal, settings.task_queue)
-        async with _running(engine, database, workflows) as changes:
+        stopper = Stopper(database, workflows)
+        async with _running(engine, database, workflows, stopper) as changes:
             yield Services(
                 database=database,
                 agents=Agents(database),
@@ -75,6 +79,8 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 models=_models(settings, database),
                 messages=Messages(database, workflows),
                 runs=Runs(database, changes, workflows),
+                stopper=stopper,
+                switches=Switches(database),
                 tool_calls=ToolCalls(database, workflows),
                 temporal_ui_url=settings.temporal_ui_url,
                 temporal_namespace=temporal.namespace,
@@ -84,14 +90,18 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
 
 
 @asynccontextmanager
-async def _running(engine: AsyncEngine, database: Database, workflows: MessageWorkflows) -> AsyncIterator[RunChanges]:
+async def _running(
+    engine: AsyncEngine, database: Database, workflows: MessageWorkflows, stopper: Stopper
+) -> AsyncIterator[RunChanges]:
     changes, relay, sweeper = RunChanges(engine), Relay(database, workflows), Sweeper(database, workflows)
     changes.start()
     relay.start()
     sweeper.start()
+    stopper.start()
     try:
         yield changes
     finally:
+        await stopper.stop()
         await sweeper.stop()
         await relay.stop()
         await changes.stop()

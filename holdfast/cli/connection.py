@@ -44,6 +44,10 @@ class Api:
         """PUT a JSON body."""
         return self._call("PUT", path, json=body)
 
+    def delete(self, path: str) -> Any:
+        """DELETE a path; answers with what was there."""
+        return self._call("DELETE", path)
+
     def _call(self, method: str, path: str, **request: Any) -> Any:
         import httpx
 

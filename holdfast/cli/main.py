@@ -17,6 +17,7 @@ from holdfast.cli import (
     models,
     processes,
     runs,
+    switches,
     tools,
 )
 from holdfast.domain.errors import ConfigurationError, HoldfastError
@@ -37,6 +38,9 @@ app.add_typer(tools.app, name="tools")
 app.add_typer(budget.app, name="budget")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.command()(switches.stop)
+app.command()(switches.lift)
+app.command()(switches.switches)
 app.command()(check.check)
 app.command()(doctor.doctor)
 app.command()(processes.api)

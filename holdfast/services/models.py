@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 from holdfast.domain.budgets import dollars
-from holdfast.domain.errors import BudgetExceeded, InvalidInput, ModelError, NoValidAnswer, Unavailable
+from holdfast.domain.errors import BudgetExceeded, InvalidInput, ModelError, NoValidAnswer, Stopped, Unavailable
 from holdfast.domain.messages import ChatMessage
 from holdfast.domain.model_calls import Attempt, Completion, Embeddings, StreamEvent, Usage
 from holdfast.domain.storable import is_storable
 from holdfast.llm.pool import ModelPool
 from holdfast.llm.structured import MAX_REPAIRS, Malformed, Schema, instructed, sent_back, version_of
-from holdfast.store import audit, budgets
+from holdfast.store import audit, budgets, switches
 from holdfast.store.budgets import Reservation
 from holdfast.store.engine import Database
 
@@ -87,6 +87,7 @@ class Models:
             InvalidInput: there is no such alias, or a text can't be encoded.
             Unavailable: the alias has no usable deployment.
             BudgetExceeded: the tenant's budget has no room for what the call may cost.
+            Stopped: the tenant's kill switch is thrown.
             ModelsUnavailable: no deployment answered.
             ModelRequestRefused: the provider refuses the request.
         """
@@ -186,6 +187,9 @@ class Models:
         """Reserve what a call can cost at most; None: the tenant has no budget."""
         tenant_id, reservation = call.tenant_id, Reservation.by_itself(call.worst_usd)
         async with self._database.tenant(tenant_id) as connection:
+            switch = await switches.standing(connection, tenant_id)
+            if switch is not None:
+                raise Stopped(str(switch))
             if not await budgets.lock(connection, tenant_id):
                 return None
             if await budgets.reserve(connection, tenant_id, reservation):

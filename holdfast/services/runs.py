@@ -10,6 +10,7 @@ from holdfast.domain.errors import NotFound, Unavailable
 from holdfast.domain.ids import workflow_id
 from holdfast.domain.model_calls import Usage
 from holdfast.domain.runs import OPEN, Run, RunStatus
+from holdfast.domain.steps import Ending
 from holdfast.domain.tools import ToolCall
 from holdfast.services.confirmation_endings import withdraw
 from holdfast.services.keys import Caller
@@ -117,7 +118,7 @@ def _needs_no_waiting(status: RunStatus) -> bool:
     return status not in OPEN or status is RunStatus.REQUIRES_CONFIRMATION
 
 
-async def ask_to_cancel(connection: AsyncConnection, caller: Caller, run_id: str) -> str | None:
+async def ask_to_cancel(connection: AsyncConnection, caller: Caller, run_id: str, why: str | None = None) -> str | None:
     """Take note, durably, that a run is to be stopped. Answers with its workflow; None: it has ended, or was asked."""
     tenant_id = caller.tenant_id
     if not await runs.ask_to_cancel(connection, tenant_id, run_id, caller.person):
@@ -125,7 +126,7 @@ async def ask_to_cancel(connection: AsyncConnection, caller: Caller, run_id: str
     run = await runs.get(connection, tenant_id, run_id)
     workflow = workflow_id(tenant_id, run.agent, run.message_id)
     await outbox.add_cancel(connection, tenant_id, run_id, workflow)
-    entry = audit.Entry(kind="run", outcome="cancel requested", run_id=run_id, person=caller.person)
+    entry = audit.Entry(kind="run", outcome="cancel requested", run_id=run_id, person=caller.person, detail=why)
     await audit.append(connection, tenant_id, entry)
     return workflow
 
@@ -144,15 +145,27 @@ TERMINATED = "terminated from outside"
 
 async def end_lost(connection: AsyncConnection, tenant_id: str, run_id: str, why: str) -> bool:
     """End a run whose workflow does not run any more, and wake the next one. False: it has ended before."""
+    return await _end(connection, tenant_id, run_id, RunStatus.FAILED, error=why, why=why)
+
+
+async def end_stopped(connection: AsyncConnection, tenant_id: str, run_id: str, why: str) -> None:
+    """End a run that was asked to end, and has not; its workflow is told once more, as soon as it can be."""
+    if await _end(connection, tenant_id, run_id, RunStatus.CANCELLED, error=Ending.CANCELLED, why=why):
+        run = await runs.get(connection, tenant_id, run_id)
+        await outbox.add_cancel(connection, tenant_id, run_id, workflow_id(tenant_id, run.agent, run.message_id))
+
+
+async def _end(
+    connection: AsyncConnection, tenant_id: str, run_id: str, status: RunStatus, *, error: str, why: str
+) -> bool:
     await turns.lock(connection, tenant_id, run_id)
     if await runs.status_of(connection, tenant_id, run_id) not in OPEN:
         return False
     await withdraw(connection, tenant_id, run_id)
-    following = await turns.end(connection, tenant_id, run_id, status=RunStatus.FAILED, degraded=False, error=why)
+    following = await turns.end(connection, tenant_id, run_id, status=status, degraded=False, error=error)
     if following is not None:
         await outbox.add_freed(connection, tenant_id, run_id, following)
-    entry = audit.Entry(kind="run", outcome=RunStatus.FAILED, run_id=run_id, detail=why)
-    await audit.append(connection, tenant_id, entry)
+    await audit.append(connection, tenant_id, audit.Entry(kind="run", outcome=status, run_id=run_id, detail=why))
     return True
 
 

@@ -57,7 +57,7 @@ class Database:
 
     @asynccontextmanager
     async def relay(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that sees the outbox of every tenant, which holds ids only, and no other table."""
+        """A transaction that sees ids only: the outbox of every tenant, their names, and the kill switches."""
         async with self._transaction("app.relay", "on") as connection:
             yield connection
 

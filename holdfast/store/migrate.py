@@ -18,6 +18,10 @@ _GRANTS = (
     "REVOKE INSERT, UPDATE, DELETE ON alembic_version FROM {role}",
     # What is on record stays on record.
     "REVOKE UPDATE, DELETE ON audit FROM {role}",
+    # The least that the code needs: what is never changed can't be, and next to nothing is ever deleted.
+    "REVOKE UPDATE, DELETE ON tenants, api_keys, agents, messages, steps FROM {role}",
+    "REVOKE DELETE ON conversations, runs, tool_calls, confirmations, budgets FROM {role}",
+    "GRANT EXECUTE ON FUNCTION holdfast_tenant(text) TO {role}",
 )
 
 

@@ -129,6 +129,13 @@ runs = Table(
     _belongs_to("conversations", "conversation_id"),
     _one_of("status", RunStatus),
     Index("ix_runs_conversation", "tenant_id", "conversation_id", "position", unique=True),
+    # What a kill switch stops is found among the runs of years.
+    Index(
+        "ix_runs_open",
+        "tenant_id",
+        "run_id",
+        postgresql_where=text("status IN ('queued', 'running', 'requires_confirmation')"),
+    ),
 )
 
 messages = Table(
@@ -269,7 +276,7 @@ audit = Table(
     metadata,
     _tenant(),
     Column("audit_id", BigInteger, Identity(always=True), nullable=False),
-    Column("kind", Text, nullable=False, comment="model_call, tool_call, confirmation, run, budget"),
+    Column("kind", Text, nullable=False, comment="model_call, tool_call, confirmation, run, budget, switch"),
     Column("outcome", Text, nullable=False),
     Column("run_id", Text, comment="null: a model call by itself, for no run"),
     Column("step", Integer),
@@ -343,4 +350,16 @@ outbox = Table(
     PrimaryKeyConstraint("tenant_id", "outbox_id"),
     Index("ix_outbox_due_at", "due_at"),
     Index("ix_outbox_run_id", "tenant_id", "run_id"),
+)
+
+# The row of the tenant "*" is the switch for everything: each tenant sees it, and only the tables' owner writes it.
+switches = Table(
+    "switches",
+    metadata,
+    _tenant(),
+    Column("agent", Text, nullable=False, comment="empty: the whole tenant"),
+    Column("reason", Text, nullable=False),
+    Column("thrown_by", Text, nullable=False),
+    Column("thrown_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    PrimaryKeyConstraint("tenant_id", "agent"),
 )
