@@ -48,6 +48,17 @@ class KillableStage:
     worker: KillableWorker
 
 
+def worker_environment(database_url: str, task_queue: str) -> dict[str, str]:
+    """Variables of a worker of the tests."""
+    return {
+        "HOLDFAST_ENVIRONMENT": "dev",
+        "HOLDFAST_DATABASE_URL": database_url,
+        "HOLDFAST_AGENTS": str(AGENTS),
+        "HOLDFAST_TASK_QUEUE": task_queue,
+        "HOLDFAST_WORKER_DRAIN_S": "0",
+    }
+
+
 @asynccontextmanager
 async def playing_with_a_killable_worker(
     servers: Servers, provider: ScriptedProvider, name: str, log: Path
@@ -56,15 +67,8 @@ async def playing_with_a_killable_worker(
     await servers.create_database(name)
     os.environ["TEMPORAL_ADDRESS"] = servers.temporal_address
     database_url = servers.database_url(name, APP_ROLE)
-    environment = {
-        "HOLDFAST_ENVIRONMENT": "dev",
-        "HOLDFAST_DATABASE_URL": database_url,
-        "HOLDFAST_AGENTS": str(AGENTS),
-        "HOLDFAST_TASK_QUEUE": name,
-        "HOLDFAST_WORKER_DRAIN_S": "0",
-    }
     database = Database(create_engine(database_url, pool_size=5))
-    worker = KillableWorker(environment, log)
+    worker = KillableWorker(worker_environment(database_url, name), log)
     try:
         async with serving_api(database_url, name) as url:
             owner_url = servers.database_url(name)

@@ -115,7 +115,9 @@ async def test_each_end_is_on_record_and_says_why(
     await throw(ada)
     await until(hers.are_cancelled)
     await lift(ada)
-    kept = await stage.rows("SELECT * FROM audit WHERE tenant_id = $1 AND kind IN ('run', 'switch')", ada.tenant_id)
+    kept = await stage.rows(
+        "SELECT * FROM audit WHERE tenant_id = $1 AND kind IN ('run', 'switch') ORDER BY audit_id", ada.tenant_id
+    )
     Path(hers.marker).touch()
 
     told = [
@@ -247,7 +249,9 @@ async def test_the_switch_for_everything_is_the_operators(
     finally:
         lifted = await holdfast("lift", "--all")
     assert lifted.returncode == 0, lifted.stderr
-    assert [row["outcome"] for row in await stage.rows("SELECT * FROM audit WHERE subject_id = 'all'")] == [
+    assert [
+        row["outcome"] for row in await stage.rows("SELECT * FROM audit WHERE subject_id = 'all' ORDER BY audit_id")
+    ] == [
         "stopped",
         "lifted",
     ]
