@@ -15,9 +15,16 @@ _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: 
 async def _caller(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Caller:
-    if credentials is None:
-        raise Unauthenticated("Send an API key: Authorization: Bearer hf_…")
-    return await pool_services(request).keys.caller(credentials.credentials)
+    found = pool_services(request)
+    try:
+        if credentials is None:
+            raise Unauthenticated("Send an API key: Authorization: Bearer hf_…")
+        caller = await found.keys.caller(credentials.credentials)
+    except Unauthenticated:
+        found.limits.count_failure(request.client.host if request.client else "")
+        raise
+    found.limits.admit(caller)
+    return caller
 
 
 #: In a route's signature: only callers with a valid key come in.

@@ -9,15 +9,18 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from api import middleware, problems
-from api.routes import health, models
+from api.routes import health
+from api.routes import models as model_routes
 from api.serving import serve
 from api.wiring import PoolServices
 from holdfast.config.models_yaml import load_models
 from holdfast.config.process import started_with
 from holdfast.config.settings import PoolSettings
 from holdfast.llm.pool import SET_A_PRICE, ModelPool
+from holdfast.llm.tenant_slots import TenantSlots
 from holdfast.services.keys import Keys
 from holdfast.services.models import Models
+from holdfast.services.request_limits import RequestLimits
 from holdfast.store.engine import Database, create_engine
 
 _DESCRIPTION = """
@@ -35,7 +38,7 @@ def create_app(services: PoolServices) -> FastAPI:
     app.state.services = services
     problems.install(app)
     app.add_middleware(middleware.RequestEdge)
-    for resource in (models, health):
+    for resource in (model_routes, health):
         app.include_router(resource.router)
     return app
 
@@ -64,7 +67,10 @@ async def wire(settings: PoolSettings) -> AsyncIterator[PoolServices]:
             return pool
 
         keys = Keys(database, settings.key_pepper.get_secret_value())
-        yield PoolServices(database=database, keys=keys, models=Models(database, made, file.unusable))
+        slots = TenantSlots(settings.tenant_max_model_calls)
+        limits = RequestLimits(settings.requests_per_minute)
+        models = Models(database, made, file.unusable, slots)
+        yield PoolServices(database=database, keys=keys, limits=limits, models=models)
     finally:
         await database.close()
 

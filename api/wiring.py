@@ -12,6 +12,7 @@ from holdfast.config.models_yaml import load_models
 from holdfast.config.settings import ApiSettings
 from holdfast.llm.lazy import LazyPool
 from holdfast.llm.pool import ModelPool
+from holdfast.llm.tenant_slots import TenantSlots
 from holdfast.services.agents import Agents
 from holdfast.services.budgets import Budgets
 from holdfast.services.confirmations import Confirmations
@@ -19,6 +20,7 @@ from holdfast.services.keys import Keys
 from holdfast.services.messages import Messages
 from holdfast.services.models import Models
 from holdfast.services.relay import Relay
+from holdfast.services.request_limits import RequestLimits
 from holdfast.services.runs import Runs
 from holdfast.services.sweeper import Sweeper
 from holdfast.services.switches import Stopper, Switches
@@ -35,6 +37,7 @@ class PoolServices:
 
     database: Database
     keys: Keys
+    limits: RequestLimits
     models: Models | None
 
 
@@ -76,6 +79,7 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 budgets=Budgets(database),
                 confirmations=Confirmations(database, workflows),
                 keys=Keys(database, settings.key_pepper.get_secret_value()),
+                limits=RequestLimits(settings.requests_per_minute),
                 models=_models(settings, database),
                 messages=Messages(database, workflows),
                 runs=Runs(database, changes, workflows),
@@ -112,7 +116,7 @@ def _models(settings: ApiSettings, database: Database) -> Models | None:
         return None
     file = load_models(settings.models, os.environ, allow_demo=settings.environment == "dev")
     lazy = LazyPool(lambda: ModelPool(file.for_router(), file.router_settings, file.litellm_settings))
-    return Models(database, lazy.get, file.unusable)
+    return Models(database, lazy.get, file.unusable, TenantSlots(settings.tenant_max_model_calls))
 
 
 def pool_services(request: Request) -> PoolServices:

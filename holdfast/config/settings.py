@@ -30,6 +30,8 @@ def _with_driver(url: SecretStr) -> SecretStr:
 
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_with_driver)]
+_POOL_CALLS = "the most calls of /complete and its like that a tenant has in flight in this process"
+_REQUESTS = "the most requests of a person in a minute, counted by this process; 0 for no limit"
 Port = Annotated[int, Field(ge=1, le=65535)]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -63,10 +65,12 @@ class ApiSettings(ServingSettings):
     key_pepper: SecretStr = Field(min_length=32, description="at least 32 random characters (openssl rand -hex 32)")
     api_host: str = Field(default="127.0.0.1", description="the address to listen on")
     api_port: Port = Field(default=8000, description="the port to listen on")
+    requests_per_minute: int = Field(default=600, ge=0, description=_REQUESTS)
     temporal_ui_url: str | None = Field(default=None, description="the address of the Temporal UI, for links to it")
     models: Path | None = Field(
         default=None, description="the path of models.yaml, to serve the model pool from the API too"
     )
+    tenant_max_model_calls: int = Field(default=100, ge=1, description=_POOL_CALLS)
 
 
 class PoolSettings(Settings):
@@ -77,6 +81,8 @@ class PoolSettings(Settings):
     models: Path = Field(default=Path("models.yaml"), description="the path of models.yaml")
     pool_host: str = Field(default="127.0.0.1", description="the address to listen on")
     pool_port: Port = Field(default=8004, description="the port to listen on")
+    requests_per_minute: int = Field(default=600, ge=0, description=_REQUESTS)
+    tenant_max_model_calls: int = Field(default=100, ge=1, description=_POOL_CALLS)
 
 
 class WorkerSettings(ServingSettings):
@@ -85,6 +91,9 @@ class WorkerSettings(ServingSettings):
     agents: Path = Field(default=Path("agents.yaml"), description="the path of agents.yaml")
     worker_health_port: Port | None = Field(default=None, description="the port of /livez and /readyz")
     worker_max_activities: int = Field(default=200, ge=1, description="the most activities at a time")
+    tenant_max_model_calls: int | None = Field(
+        default=None, ge=1, description="the most model calls of a tenant at a time; by default half of the activities"
+    )
     worker_max_cached_workflows: int = Field(default=1000, ge=1, description="the most runs kept in memory")
     worker_drain_s: float = Field(default=30, ge=0, description="seconds that activities have to end at a stop")
 

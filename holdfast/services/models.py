@@ -15,6 +15,7 @@ from holdfast.domain.model_calls import Attempt, Completion, Embeddings, StreamE
 from holdfast.domain.storable import is_storable
 from holdfast.llm.pool import ModelPool
 from holdfast.llm.structured import MAX_REPAIRS, Malformed, Schema, instructed, sent_back, version_of
+from holdfast.llm.tenant_slots import TenantSlots
 from holdfast.store import audit, budgets, switches
 from holdfast.store.budgets import Reservation
 from holdfast.store.engine import Database
@@ -71,12 +72,18 @@ class Models:
         database: keeps the record.
         pool: gives the pool, which may be made when it is first asked for.
         unusable: aliases of models.yaml that have no usable deployment, and the variables that would help.
+        slots: how many calls each tenant may have in flight.
     """
 
     def __init__(
-        self, database: Database, pool: Callable[[], Awaitable[ModelPool]], unusable: dict[str, tuple[str, ...]]
+        self,
+        database: Database,
+        pool: Callable[[], Awaitable[ModelPool]],
+        unusable: dict[str, tuple[str, ...]],
+        slots: TenantSlots,
     ) -> None:
         self._database = database
+        self._slots = slots
         self._pool = pool
         self._unusable = unusable
 
@@ -88,6 +95,7 @@ class Models:
             Unavailable: the alias has no usable deployment.
             BudgetExceeded: the tenant's budget has no room for what the call may cost.
             Stopped: the tenant's kill switch is thrown.
+            TooManyRequests: the tenant has as many calls in flight as it may.
             ModelsUnavailable: no deployment answered.
             ModelRequestRefused: the provider refuses the request.
         """
@@ -170,6 +178,10 @@ class Models:
         return pool
 
     async def _recorded(self, call: _Call, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        async with self._slots.one(call.tenant_id):
+            return await self._reserved_and_recorded(call, ask)
+
+    async def _reserved_and_recorded(self, call: _Call, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         reservation = await self._reserve(call)
         try:
             answer = await ask()

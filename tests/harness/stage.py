@@ -103,9 +103,10 @@ class Stage:
                 await self.temporal.get_workflow_handle(workflow).terminate("the test is over")
 
 
-def _api_settings(database_url: str, task_queue: str) -> ApiSettings:
-    """Settings of an API of the tests."""
+def api_settings(database_url: str, task_queue: str) -> ApiSettings:
+    """Settings of an API of the tests, which are in a hurry."""
     return ApiSettings(
+        requests_per_minute=0,
         environment="dev",
         database_url=SecretStr(database_url),
         key_pepper=SecretStr(PEPPER),
@@ -116,10 +117,10 @@ def _api_settings(database_url: str, task_queue: str) -> ApiSettings:
 
 
 @asynccontextmanager
-async def serving_api(database_url: str, task_queue: str) -> AsyncIterator[str]:
-    """An API of the tests; gives its URL."""
+async def serving_api(database_url: str, task_queue: str, **settings: object) -> AsyncIterator[str]:
+    """An API of the tests, with some settings of its own; gives its URL."""
     async with (
-        api.wiring.wire(_api_settings(database_url, task_queue)) as services,
+        api.wiring.wire(api_settings(database_url, task_queue).model_copy(update=settings)) as services,
         serving(create_app(services)) as url,
     ):
         yield url
@@ -164,6 +165,23 @@ async def playing(
             async with dismissing(
                 Stage(url, database, database_url, owner_url, await connect(), name, provider)
             ) as stage:
+                yield stage
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def playing_without_a_worker(servers: Servers, provider: ScriptedProvider, name: str) -> AsyncIterator[Stage]:
+    """An API alone, while the block runs, on a database and a task queue called `name`."""
+    await servers.create_database(name)
+    os.environ["TEMPORAL_ADDRESS"] = servers.temporal_address
+    database_url = servers.database_url(name, APP_ROLE)
+    database = Database(create_engine(database_url, pool_size=5))
+    try:
+        async with serving_api(database_url, name) as url:
+            owner_url = servers.database_url(name)
+            stage = Stage(url, database, database_url, owner_url, await connect(), name, provider)
+            async with dismissing(stage):
                 yield stage
     finally:
         await database.close()

@@ -27,6 +27,7 @@ from holdfast.domain.messages import RequestedToolCall
 from holdfast.domain.model_calls import Usage
 from holdfast.domain.steps import CallRef, ConfirmationCheck, ModelStep
 from holdfast.llm.pool import ModelPool
+from holdfast.llm.tenant_slots import TenantSlots
 from holdfast.store import steps, tool_calls
 from holdfast.store.steps import Step
 from holdfast.testing.provider import ScriptedProvider
@@ -315,7 +316,7 @@ async def test_a_message_that_only_a_second_attempt_saw_is_not_lost_when_the_fir
     provider.script(Slow(Text("An answer to both."), 4))
     again = asyncio.create_task(
         environment.run(
-            ModelActivities(stage.database, AgentCatalogue(), pool, registry()).call_model,
+            ModelActivities(stage.database, AgentCatalogue(), pool, registry(), TenantSlots(1)).call_model,
             ModelStep(ada.tenant_id, first["run_id"], 1),
         )
     )
