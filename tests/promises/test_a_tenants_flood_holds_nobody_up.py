@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 import pytest
 from temporalio.common import Priority
 
-from holdfast.config.settings import WorkerSettings
 from holdfast.temporal import client
 from holdfast.testing.provider import RecordedRequest, ScriptedProvider
 from holdfast.testing.replies import Hang, Reply, Text
@@ -28,14 +27,12 @@ def new_name() -> str:
     return f"flood-{uuid.uuid4().hex[:12]}"
 
 
-def small(settings: WorkerSettings) -> WorkerSettings:
-    """A worker that soon has all its hands full."""
-    return settings.model_copy(update={"worker_max_activities": 8})
-
-
 @asynccontextmanager
-async def working(stage: Stage) -> AsyncIterator[None]:
-    async with wiring.wire(small(worker_settings(stage.database_url, stage.task_queue))) as parts, parts.worker:
+async def working(stage: Stage, **settings: int) -> AsyncIterator[None]:
+    """A worker that soon has all its hands full."""
+    own = worker_settings(stage.database_url, stage.task_queue)
+    own = own.model_copy(update={"worker_max_activities": 8, **settings})
+    async with wiring.wire(own) as parts, parts.worker:
         yield
 
 
@@ -107,3 +104,33 @@ async def test_calls_that_hang_leave_slots_for_another_tenant(
         assert answered == ["completed"] * TRICKLE
         assert provider.most_in_flight == 5, "half of the worker's eight, and the other tenant's"
         assert {run["status"] for run in (await flood.get("/v1/runs", limit=100))["data"]} <= {"queued", "running"}
+
+
+async def test_a_message_joins_a_turn_that_waited_for_a_slot(
+    running_servers: Servers, provider: ScriptedProvider
+) -> None:
+    """An attempt that had no slot has asked nothing, so what came meanwhile is part of the question."""
+    provider.default = hangs_for_the_flood
+    async with (
+        playing_without_a_worker(running_servers, provider, new_name()) as stage,
+        working(stage, tenant_max_model_calls=1),
+    ):
+        ada = await stage.caller("ada")
+        await ada.start("hang")
+        await until(lambda: provider.in_flight == 1)
+        first = (await ada.send("one", agent="steered")).json()
+        handle = stage.temporal.get_workflow_handle(f"ada:steered:{first['message_id']}")
+
+        async def had_no_slot() -> bool:
+            pending = (await handle.describe()).raw_description.pending_activities
+            return bool(pending) and pending[0].last_failure.application_failure_info.type == "TenantAtCap"
+
+        await until(had_no_slot)
+        second = await ada.start("two", agent="steered", conversation_id=first["conversation_id"])
+        provider.default = lambda _: Text("Hello.")
+        provider.release()
+
+        assert (await ada.ended(second))["status"] == "merged"
+        assert (await ada.ended(first["run_id"]))["reply"] == "Hello."
+        told = [message["content"] for message in provider.requests[-1].body["messages"] if message["role"] == "user"]
+        assert told == ["one", "two"]
