@@ -50,11 +50,14 @@ async def _database() -> str:
     try:
         await database.check_role()
         revision = await database.revision()
+        breaches = await database.breaches()
     finally:
         await database.close()
     if revision != newest_revision():
         raise ConfigurationError(f"it is at revision {revision}, not {newest_revision()}; run `holdfast migrate`")
-    return f"the role is bound by row-level security; revision {revision}"
+    if breaches:
+        raise ConfigurationError(f"tenants are not kept apart: {'; '.join(map(str, breaches))}")
+    return f"the role is bound by row-level security, and no table, view or function evades it; revision {revision}"
 
 
 async def _temporal() -> str:

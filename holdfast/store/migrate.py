@@ -11,16 +11,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from holdfast.domain.errors import Unavailable
+from holdfast.store.catalogue import NEVER
 
 _GRANTS = (
     "GRANT USAGE ON SCHEMA public TO {role}",
     "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
-    "REVOKE INSERT, UPDATE, DELETE ON alembic_version FROM {role}",
-    # What is on record stays on record.
-    "REVOKE UPDATE, DELETE ON audit FROM {role}",
-    # The least that the code needs: what is never changed can't be, and next to nothing is ever deleted.
-    "REVOKE UPDATE, DELETE ON tenants, api_keys, agents, messages, steps FROM {role}",
-    "REVOKE DELETE ON conversations, runs, tool_calls, confirmations, budgets FROM {role}",
+    # The least that the code needs: next to nothing is ever deleted, and what is on record stays on record.
+    *(f"REVOKE {', '.join(privileges)} ON {table} FROM {{role}}" for table, privileges in NEVER.items()),
     "GRANT EXECUTE ON FUNCTION holdfast_tenant(text) TO {role}",
 )
 
