@@ -89,7 +89,7 @@ import asyncio, httpx, api.app, api.pool
 from api.wiring import PoolServices
 
 async def livez():
-    app = api.pool.create_app(PoolServices(database=None, keys=None, models=None))
+    app = api.pool.create_app(PoolServices(database=None, keys=None, limits=None, models=None))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         assert (await client.get("/livez")).json() == {"status": "ok"}
 
