@@ -63,6 +63,7 @@ async def _database() -> str:
 async def _temporal() -> str:
     from holdfast.domain.errors import ConfigurationError
     from holdfast.temporal.client import connect, missing_search_attributes
+    from holdfast.temporal.fairness import is_fair
 
     client = await connect()
     missing = await missing_search_attributes(client)
@@ -71,4 +72,9 @@ async def _temporal() -> str:
             f"namespace {client.namespace} lacks the search attributes {', '.join(missing)}; add each with "
             "`temporal operator search-attribute create --type Keyword --name NAME`"
         )
-    return f"namespace {client.namespace} answers, and has the search attributes"
+    if not await is_fair(client):
+        raise ConfigurationError(
+            "it does not serve tenants in turn: set matching.enableFairness to true in the server's dynamic "
+            "configuration; on Temporal Cloud, turn Fairness on for the namespace"
+        )
+    return f"namespace {client.namespace} answers, has the search attributes, and serves tenants in turn"
