@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from holdfast.domain.errors import (
@@ -83,13 +84,64 @@ _RETRY_AFTER_S = 2
 #: The same, of what a person has stopped, and a person will let go on.
 _RETRY_STOPPED_AFTER_S = 60
 
+_CONTENT_TYPE = "application/problem+json"
+
+
+class WrongField(BaseModel):
+    """Something that is wrong with the input, and where."""
+
+    field: str
+    detail: str
+
+
+class OpenAiError(BaseModel):
+    """The error as OpenAI's API would say it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457), and, in `error`, the same for clients that were written for OpenAI's API."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[WrongField] | None = None
+    error: OpenAiError
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Problems that a route answers with, for its `responses`."""
+    content = {_CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": _TITLE[status], "content": content} for status in statuses}
+
 
 def install(app: FastAPI) -> None:
-    """Have every error of the application answered as a problem."""
+    """Have every error of the application answered as a problem, and the documentation say what a problem is."""
+    _document(app)
     app.add_exception_handler(HoldfastError, _on_ours)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_unexpected)
+
+
+def _document(app: FastAPI) -> None:
+    generated = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = generated()
+        known = schema.setdefault("components", {}).setdefault("schemas", {})
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        for name, part in {**problem.pop("$defs"), "Problem": problem}.items():
+            known.setdefault(name, part)
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
 
 
 def problem(
@@ -103,7 +155,7 @@ def problem(
 ) -> JSONResponse:
     """A problem document. `field` and `errors` name what is wrong with the input."""
     body = _body(request, status, detail, _TITLE.get(status, "Error"), field, errors)
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
+    return JSONResponse(body, status, headers, media_type=_CONTENT_TYPE)
 
 
 def as_problem(request: Request, error: HoldfastError) -> dict[str, Any]:
@@ -137,7 +189,10 @@ async def _on_ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HoldfastError)
     body = as_problem(request, error)
     headers = {"www-authenticate": "Bearer"} if body["status"] == 401 else _retry_after(error, body["status"])
-    return JSONResponse(body, body["status"], headers, media_type="application/problem+json")
+    return JSONResponse(body, body["status"], headers, media_type=_CONTENT_TYPE)
+
+    headers = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": _retry_after(error)}}.get(body["status"])
+    return JSONResponse(body, body["status"], headers, media_type=_CONTENT_TYPE)
 
 
 def _retry_after(error: HoldfastError, status: int) -> dict[str, str]:
@@ -157,7 +212,8 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     errors = [{"field": _field(wrong["loc"]), "detail": str(wrong["msg"])} for wrong in error.errors()]
     first = errors[0]
     if first["field"] == "body" and any(wrong["type"] == "json_invalid" for wrong in error.errors()):
-        return problem(request, 400, "The body is not valid JSON.", field="body")
+        why = next((str(wrong["ctx"]["error"]) for wrong in error.errors() if "ctx" in wrong), "it can't be read")
+        return problem(request, 400, f"The body is not valid JSON: {why}.", field="body")
     return problem(request, 422, f"{first['field']}: {first['detail']}", field=first["field"], errors=errors)
 
 

@@ -2,16 +2,17 @@
 
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel
 
 from api.auth import Authenticated
+from api.routing import resource
 from api.shapes import Page, PathId
 from api.wiring import services
 from holdfast.domain.agents import AgentSpec
 from holdfast.domain.errors import InvalidInput
 
-router = APIRouter(prefix="/v1/agents", tags=["agents"])
+router = resource("/v1/agents", "agents")
 
 
 class AgentShape(BaseModel):

@@ -3,16 +3,18 @@
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Authenticated
+from api.problems import documented
+from api.routing import resource
 from api.shapes import Money
 from api.wiring import services
 from holdfast.domain.agents import RoleName
 from holdfast.domain.budgets import Budget, BudgetTerms, Period
 
-router = APIRouter(prefix="/v1/budget", tags=["budget"])
+router = resource("/v1/budget", "budget")
 
 #: US dollars as they are kept: up to a billion, to a billionth.
 Amount = Annotated[Decimal, Field(max_digits=18, decimal_places=9)]
@@ -56,7 +58,7 @@ class BudgetShape(BaseModel):
         return cls(**vars(budget.terms), spent_usd=budget.spent_usd, reserved_usd=budget.reserved_usd)
 
 
-@router.get("")
+@router.get("", responses=documented(404))
 async def get_budget(request: Request, caller: Authenticated) -> BudgetShape:
     """The budget, with what is spent of it in its period. 404: there is none, and nothing holds model calls back."""
     return BudgetShape.of(await services(request).budgets.get(caller.tenant_id))

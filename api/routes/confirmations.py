@@ -2,16 +2,18 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Authenticated
+from api.problems import documented
+from api.routing import resource
 from api.shapes import ConfirmationShape, Page, Paging, PathId, QueryId
 from api.wiring import services
 from holdfast.domain.confirmations import ConfirmationStatus, Decision
 from holdfast.services.confirmations import MAX_AT_ONCE, Decided
 
-router = APIRouter(prefix="/v1/confirmations", tags=["confirmations"])
+router = resource("/v1/confirmations", "confirmations")
 
 
 class ConfirmationsQuery(Paging):
@@ -73,7 +75,7 @@ async def get_confirmation(request: Request, caller: Authenticated, confirmation
     return ConfirmationShape.of(await services(request).confirmations.get(caller.tenant_id, confirmation_id))
 
 
-@router.post("/{confirmation_id}/decision")
+@router.post("/{confirmation_id}/decision", responses=documented(409, 412))
 async def decide(
     request: Request, caller: Authenticated, confirmation_id: PathId, body: DecisionBody
 ) -> ConfirmationShape:
@@ -82,7 +84,7 @@ async def decide(
     return ConfirmationShape.of(found)
 
 
-@router.post("/decisions")
+@router.post("/decisions", responses=documented(404, 409, 412))
 async def decide_several(request: Request, caller: Authenticated, body: DecisionsBody) -> Page[ConfirmationShape]:
     """Decide several confirmations, all of them or none: the first that can't be decided is answered as an error."""
     decisions = [(one.id, one.decided()) for one in body.decisions]

@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 
 from api.auth import Authenticated
+from api.routing import resource
 from api.shapes import MessageShape, Page, Paging, PathId
 from api.wiring import services
 
-router = APIRouter(prefix="/v1/conversations", tags=["conversations"])
+router = resource("/v1/conversations", "conversations")
 
 
 @router.get("/{conversation_id}/messages")

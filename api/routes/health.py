@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
+from api.problems import documented
 from api.wiring import pool_services
 
 router = APIRouter(tags=["operations"])
@@ -20,7 +21,7 @@ async def livez() -> HealthShape:
     return HealthShape()
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses=documented(503))
 @router.get("/health", include_in_schema=False)
 async def readyz(request: Request) -> HealthShape:
     """The database answers. Temporal need not: messages are accepted without it, and started when it is back."""

@@ -2,17 +2,19 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Authenticated
+from api.problems import documented
+from api.routing import resource
 from api.shapes import RunShape
 from api.wiring import services
 from holdfast.domain.errors import InvalidInput
 from holdfast.domain.messages import NewMessage
 from holdfast.domain.runs import OPEN
 
-router = APIRouter(prefix="/v1", tags=["messages"])
+router = resource("/v1", "messages")
 
 #: The longest a request may wait for a reply, in seconds; proxies commonly cut at 60.
 MAX_WAIT_S = 55.0
@@ -47,7 +49,7 @@ class AcceptedShape(BaseModel):
     "/messages",
     status_code=202,
     response_model=None,
-    responses={200: {"model": RunShape}, 202: {"model": AcceptedShape}},
+    responses={200: {"model": RunShape}, 202: {"model": AcceptedShape}, **documented(404, 409)},
 )
 async def send_message(
     request: Request,

@@ -6,12 +6,13 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal, Self
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import problems
 from api.auth import Authenticated
+from api.routing import resource
 from api.shapes import AttemptShape, UsageShape
 from api.wiring import models
 from holdfast.domain.errors import HoldfastError
@@ -21,7 +22,9 @@ from holdfast.services.models import Ask, Generated
 
 log = logging.getLogger(__name__)
 
-router = APIRouter(tags=["models"])
+router = resource("", "models")
+
+_UNANSWERED = problems.documented(404, 502)
 
 #: How many texts one request may have made into vectors: OpenAI's own limit.
 MAX_TEXTS = 2048
@@ -184,7 +187,7 @@ class EmbeddingsShape(AnsweredShape):
         return cls(**cls.told(embeddings), data=[list(vector) for vector in embeddings.vectors])
 
 
-@router.post("/complete")
+@router.post("/complete", responses=_UNANSWERED)
 async def complete(request: Request, caller: Authenticated, body: CompletionBody) -> CompletionShape:
     """Ask a model; the answer comes whole."""
     return CompletionShape.of(await models(request).complete(caller.tenant_id, body.ask()))
@@ -193,7 +196,10 @@ async def complete(request: Request, caller: Authenticated, body: CompletionBody
 @router.post(
     "/complete/stream",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/x-ndjson": {}}, "description": "One JSON object a line; see below."}},
+    responses={
+        200: {"content": {"application/x-ndjson": {}}, "description": "One JSON object a line; see below."},
+        **_UNANSWERED,
+    },
 )
 async def stream(request: Request, caller: Authenticated, body: CompletionBody) -> StreamingResponse:
     """Ask a model; the answer comes as it is written, one JSON object a line.
@@ -212,14 +218,14 @@ async def stream(request: Request, caller: Authenticated, body: CompletionBody) 
     return StreamingResponse(_lines(request, first, events), media_type="application/x-ndjson")
 
 
-@router.post("/generate")
+@router.post("/generate", responses=_UNANSWERED)
 async def generate(request: Request, caller: Authenticated, body: GenerationBody) -> GenerationShape:
     """Ask a model for JSON that fits a schema. What does not fit is sent back to it, twice at most; then 502."""
     generated = await models(request).generate(caller.tenant_id, body.ask(), body.schema_, body.prompt_version)
     return GenerationShape.of(generated)
 
 
-@router.post("/embed")
+@router.post("/embed", responses=_UNANSWERED)
 async def embed(request: Request, caller: Authenticated, body: EmbeddingBody) -> EmbeddingsShape:
     """Make texts into vectors."""
     texts = [body.input] if isinstance(body.input, str) else body.input

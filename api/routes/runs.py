@@ -2,15 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 
 from api.auth import Authenticated
 from api.routes.messages import MAX_WAIT_S
+from api.routing import resource
 from api.shapes import Page, Paging, PathId, RunShape
 from api.wiring import services
 from holdfast.domain.runs import RunStatus
 
-router = APIRouter(prefix="/v1/runs", tags=["runs"])
+router = resource("/v1/runs", "runs")
 
 
 class RunsQuery(Paging):

@@ -3,15 +3,16 @@
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from fastapi import APIRouter, Path, Request
+from fastapi import Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Authenticated
+from api.routing import resource
 from api.wiring import services
 from holdfast.domain.switches import Scope, Switch
 from holdfast.services.switches import MAX_REASON_CHARACTERS
 
-router = APIRouter(prefix="/v1/switches", tags=["switches"])
+router = resource("/v1/switches", "switches")
 
 ScopePath = Annotated[str, Path(max_length=80, description="`tenant`, or `agent:NAME`")]
 

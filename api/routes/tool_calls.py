@@ -2,17 +2,19 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Authenticated
+from api.problems import documented
+from api.routing import resource
 from api.shapes import Page, Paging, PathId, ToolCallShape
 from api.wiring import services
 from holdfast.domain.confirmations import Resolution
 from holdfast.domain.tools import ToolCallStatus
 from holdfast.services.tool_calls import MAX_EVIDENCE_CHARACTERS, Resolved
 
-router = APIRouter(prefix="/v1/tool-calls", tags=["tool calls"])
+router = resource("/v1/tool-calls", "tool calls")
 
 
 class ToolCallsQuery(Paging):
@@ -50,7 +52,7 @@ async def get_tool_call(request: Request, caller: Authenticated, tool_call_id: P
     return ToolCallShape.of(await services(request).tool_calls.get(caller.tenant_id, tool_call_id))
 
 
-@router.post("/{tool_call_id}/resolution")
+@router.post("/{tool_call_id}/resolution", responses=documented(409))
 async def resolve(request: Request, caller: Authenticated, tool_call_id: PathId, body: ResolutionBody) -> ToolCallShape:
     """Settle an unknown outcome. 403: not yours to decide. 409: it is not unknown, or can't run again any more."""
     resolved = Resolved(body.outcome, body.evidence, body.result)

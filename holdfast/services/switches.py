@@ -34,7 +34,7 @@ MAX_REASON_CHARACTERS = 500
 #: How long to rest between two looks, in seconds.
 _REST_S = 1.0
 
-#: How many runs of a tenant are stopped in one look, and how many at once.
+#: How many runs of a tenant are stopped in one look, and how many transactions there are at once.
 _BATCH = 1_000
 _AT_ONCE = 4
 
@@ -104,6 +104,7 @@ class Stopper:
         self._database = database
         self._workflows = workflows
         self._looks = asyncio.Event()
+        self._room = asyncio.Semaphore(_AT_ONCE)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -125,10 +126,7 @@ class Stopper:
         """Look once; answers with how many runs were asked to end, or ended."""
         async with self._database.relay() as connection:
             tenants = await switches.stopped_tenants(connection)
-        stopped = 0
-        for tenant_id in tenants:
-            stopped += await self._stop_runs_of(tenant_id)
-        return stopped
+        return sum(await asyncio.gather(*(self._stop_runs_of(tenant_id) for tenant_id in tenants)))
 
     async def _run(self) -> None:
         while True:
@@ -144,15 +142,9 @@ class Stopper:
                 await asyncio.wait_for(self._looks.wait(), _REST_S)
 
     async def _stop_runs_of(self, tenant_id: str) -> int:
-        async with self._database.tenant(tenant_id) as connection:
+        async with self._room, self._database.tenant(tenant_id) as connection:
             left = await switches.left_to_stop(connection, tenant_id, PATIENCE, _BATCH)
-        room = asyncio.Semaphore(_AT_ONCE)
-
-        async def stop(run: LeftToStop) -> str | None:
-            async with room:
-                return await self._stop_run(tenant_id, run)
-
-        asked = await asyncio.gather(*(stop(run) for run in left))
+        asked = await asyncio.gather(*(self._stop_run(tenant_id, run) for run in left))
         await self._tell([workflow for workflow in asked if workflow is not None])
         return len(left)
 
@@ -163,7 +155,7 @@ class Stopper:
         """
         why = f"stopped: {run.switch.reason}"
         try:
-            async with self._database.tenant(tenant_id) as connection:
+            async with self._room, self._database.tenant(tenant_id) as connection:
                 if not run.is_overdue:
                     return await ask_to_cancel(connection, Caller(tenant_id, run.switch.thrown_by), run.run_id, why)
                 await end_stopped(connection, tenant_id, run.run_id, why)

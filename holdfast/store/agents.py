@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.agents import AgentSpec, OnBusy
@@ -61,7 +61,7 @@ async def newest(connection: AsyncConnection, tenant_id: str) -> list[tuple[Agen
     query = (
         select(agents.c.spec, agents.c.version)
         .where(agents.c.tenant_id == tenant_id)
-        .distinct(agents.c.name)
+        .ext(distinct_on(agents.c.name))
         .order_by(agents.c.name, agents.c.version.desc())
     )
     rows: Any = await connection.execute(query)

@@ -25,6 +25,7 @@ from holdfast.domain.ids import workflow_id
 from holdfast.services.agents import Agents
 from holdfast.services.keys import Keys
 from holdfast.store.engine import Database, create_engine
+from holdfast.store.tables import metadata
 from holdfast.temporal.client import connect
 from holdfast.testing.provider import ScriptedProvider
 from tests.harness.caller import Caller
@@ -75,6 +76,14 @@ class Stage:
             return list(await connection.fetch(query, *values))
         finally:
             await connection.close()
+
+    async def everything_of(self, tenant_id: str) -> dict[str, list[str]]:
+        """Every row of a tenant, by table."""
+        found = {}
+        for table in metadata.tables:
+            rows = await self.rows(f"SELECT t::text FROM {table} t WHERE tenant_id = $1 ORDER BY 1", tenant_id)
+            found[table] = [row[0] for row in rows]
+        return found
 
     async def reset_to_the_beginning(self, workflow: str) -> None:
         """Have a workflow run again from its first task on, as an operator can, and wait for its end."""

@@ -1,0 +1,22 @@
+"""The operations of the API, as it documents them, without one that runs."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from api.app import create_app
+from api.wiring import Services
+
+Schema = dict[str, Any]
+
+#: Those that need no key.
+PUBLIC = [("GET", "/livez"), ("GET", "/readyz")]
+
+
+def schema() -> Schema:
+    """`/openapi.json`, with the model pool."""
+    return create_app(cast(Services, SimpleNamespace(models=True))).openapi()
+
+
+def operations() -> list[tuple[str, str]]:
+    """Each operation: its method and its path."""
+    return [(method.upper(), path) for path, methods in schema()["paths"].items() for method in methods]

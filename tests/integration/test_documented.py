@@ -1,0 +1,129 @@
+"""What `/openapi.json` says is what happens, whatever is sent: no error of ours, and every answer as documented."""
+
+import asyncio
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from holdfast.testing.provider import ScriptedProvider
+from holdfast.testing.replies import Text, ToolCalls
+from tests.harness import operations
+from tests.harness.caller import Caller
+
+CHECKS: list[Any] = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+
+#: How often each operation is asked, in each of the two tests.
+EXAMPLES = 25
+
+OPERATIONS = operations.operations()
+
+# The application runs beside the examples in this process, and what it draws at random looks like theirs.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Do not use the .random. module:hypothesis.errors.HypothesisDeprecationWarning"
+)
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+async def test_what_fits_is_answered_as_documented(
+    ada: Caller, provider: ScriptedProvider, method: str, path: str
+) -> None:
+    call = ("hang_sending", {"marker": "m"}) if "resolution" in path else ("pay", {"marker": "m", "amount": 1})
+    schema = steered(operations.schema(), await something(ada, provider, call))
+    # What /generate asks for is JSON.
+    provider.script(*[Text("{}")] * (EXAMPLES if path == "/generate" else 0))
+    statuses = await answers(ada, schema, method, path, GenerationMode.POSITIVE)
+    assert any(status < 300 for status in statuses), f"{statuses}: it never came to what it is there for"
+
+
+@pytest.mark.parametrize(("method", "path"), [each for each in OPERATIONS if each not in operations.PUBLIC])
+async def test_what_does_not_fit_is_answered_as_documented(ada: Caller, method: str, path: str) -> None:
+    statuses = await answers(ada, operations.schema(), method, path, GenerationMode.NEGATIVE)
+    assert any(status >= 400 for status in statuses)
+
+
+async def something(ada: Caller, provider: ScriptedProvider, call: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    """What a request can name: a run that waits for a person, and all that belongs to it; and a budget."""
+    provider.script(ToolCalls([call]))
+    run = await ada.ask("hello")
+    asked = await ada.only_pending(run)
+    await ada.http.put("/v1/budget", json={"limit_usd": 1, "period": "day"})
+    await ada.http.put("/v1/switches/agent:frugal", json={"reason": "a test"})
+    return {
+        "agent": "support",
+        "alias": "priced",
+        "arguments_digest": asked["arguments_digest"],
+        "confirmation_id": asked["id"],
+        "conversation_id": run["conversation_id"],
+        "decision": "reject",
+        "id": asked["id"],
+        "limit_usd": "1.5",
+        "messages": [{"role": "user", "content": "hello"}],
+        "name": "support",
+        "outcome": "failed",
+        "run_id": run["id"],
+        "schema": {"type": "object"},
+        "scope": "agent:frugal",
+        "text": "hello",
+        "tool_call_id": run["tool_calls"][0]["id"],
+    }
+
+
+async def answers(ada: Caller, schema: operations.Schema, method: str, path: str, mode: GenerationMode) -> list[int]:
+    """The statuses of the answers to an operation's examples, all of which are as documented."""
+    operation = schemathesis.openapi.from_dict(schema)[path][method]
+    statuses = []
+    with requests.Session() as session:
+        session.headers["authorization"] = f"Bearer {ada.key}"
+
+        @seed(1)
+        @settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def check(case: Case[Any]) -> None:
+            url = str(ada.http.base_url)
+            statuses.append(case.call_and_validate(base_url=url, session=session, checks=CHECKS).status_code)
+
+        await asyncio.to_thread(check)
+    return statuses
+
+
+def steered(schema: operations.Schema, known: dict[str, Any]) -> operations.Schema:
+    """The schema, in which what names something is the name of something that is there."""
+    parameters = [
+        parameter
+        for path in schema["paths"].values()
+        for one in path.values()
+        for parameter in one.get("parameters", [])
+    ]
+    for parameter in parameters:
+        if parameter["name"] in known:
+            parameter["schema"] = {"enum": [known[parameter["name"]]]}
+    for title, shape in schema["components"]["schemas"].items():
+        if title.endswith(("Body", "Spec")):
+            properties = shape["properties"]
+            properties.update({name: {"enum": [known[name]]} for name in properties.keys() & known.keys()})
+    return schema
