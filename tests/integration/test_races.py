@@ -173,7 +173,15 @@ async def test_a_message_does_not_join_a_run_that_is_to_be_cancelled(
     await stage.rows("UPDATE runs SET cancelled_by = 'ada' WHERE run_id = $1", first["run_id"])
     second = await ada.start("second", agent="steered", conversation_id=first["conversation_id"])
     release.touch()
-    await ada.ended(first["run_id"])
+    handle = stage.temporal.get_workflow_handle(f"{ada.tenant_id}:steered:{first['message_id']}")
+
+    async def is_held_back() -> bool:
+        pending = (await handle.describe()).raw_description.pending_activities
+        return bool(pending) and pending[0].last_failure.application_failure_info.type == "RunStopped"
+
+    await until(is_held_back)
+    await handle.cancel()
+    assert (await ada.ended(first["run_id"]))["status"] == "cancelled"
     run = await ada.ended(second)
 
     assert (run["status"], run["reply"]) == ("completed", "You said: second")
