@@ -14,6 +14,20 @@ _TO_RELAY = "(SELECT coalesce(current_setting('app.relay', true), '') = 'on')"
 #: Each tenant sees the switch for everything, which is nobody's; a transaction that names no tenant still fails.
 _FOR_ALL = f"tenant_id = '*' AND (SELECT holdfast_tenant('app.relay') IS NOT NULL) OR {_TO_RELAY}"
 
+# By default, everybody may call a function; `holdfast migrate` lets the application's role.
+_NOT_EVERYBODYS = """
+DO $$
+DECLARE own regprocedure;
+BEGIN
+  FOR own IN
+    SELECT p.oid FROM pg_proc p WHERE pronamespace = 'public'::regnamespace AND proowner = current_user::regrole
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')
+  LOOP
+    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', own);
+  END LOOP;
+END $$
+"""
+
 
 def upgrade() -> None:
     op.create_table(
@@ -43,8 +57,7 @@ def upgrade() -> None:
     op.alter_column("audit", "kind", comment="model_call, tool_call, confirmation, run, budget, switch")
     for function in ("holdfast_tenant(text)", "holdfast_check_status()"):
         op.execute(f"ALTER FUNCTION {function} SET search_path = pg_catalog, pg_temp")
-        # By default, everybody may call a function; `holdfast migrate` lets the application's role.
-        op.execute(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
+    op.execute(_NOT_EVERYBODYS)
     op.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
 
 
