@@ -8,6 +8,8 @@ finds nothing to do for them, and goes on with the other tenant's.
 import os
 from pathlib import Path
 
+import pytest
+
 from holdfast.domain.switches import Scope
 from holdfast.services.switches import Switches
 from holdfast.store.engine import Database, create_engine
@@ -23,6 +25,7 @@ from tests.harness.stage import Stage, serving_api
 from tests.integration.test_switches import Busy, busy, obedient
 
 
+@pytest.mark.timeout(240)
 async def test_killed_worker_restarted_api(
     running_servers: Servers, provider: ScriptedProvider, tmp_path: Path
 ) -> None:
