@@ -18,6 +18,7 @@ from api.routes import (
     models,
     provider_keys,
     runs,
+    switches,
     tool_calls,
 )
 from api.wiring import Services
@@ -31,7 +32,7 @@ Authenticate with an API key: `Authorization: Bearer hf_…`. Errors are `applic
 #: What the API always serves; the models only where it is told of a models file.
 RESOURCES = (
     *(messages, conversations, runs, tool_calls, confirmations, agents, budget, audit),
-    *(keys, identities, provider_keys, codec, health),
+    *(keys, identities, provider_keys, switches, codec, health),
 )
 
 

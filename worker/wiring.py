@@ -27,6 +27,7 @@ from holdfast.config.settings import WorkerSettings
 from holdfast.domain.errors import ConfigurationError
 from holdfast.domain.mcp import tool_prefix
 from holdfast.llm.pool import SET_A_PRICE, ModelPool
+from holdfast.llm.tenant_slots import TenantSlots
 from holdfast.services.provider_keys import ProviderKeys
 from holdfast.store.engine import Database, create_engine
 from holdfast.temporal import client
@@ -109,11 +110,17 @@ def _activities(
         turn.begin_turn,
         turn.reclaim_turn,
         turn.finish_turn,
-        ModelActivities(database, catalogue, pool, tools, provider_keys).call_model,
+        ModelActivities(database, catalogue, pool, tools, provider_keys, _slots(settings)).call_model,
         ToolActivities(database, catalogue, tools, runner).execute_tool,
         confirmations.request_confirmation,
         confirmations.check_confirmation,
     ]
+
+
+def _slots(settings: WorkerSettings) -> TenantSlots:
+    """By default, a tenant has half of the worker for its calls; a few more wait here, so that no slot stands idle."""
+    calls = settings.tenant_max_model_calls or max(1, settings.worker_max_activities // 2)
+    return TenantSlots(calls, waiting=calls // 4)
 
 
 def _versioning() -> WorkerDeploymentConfig | None:

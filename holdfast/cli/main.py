@@ -21,6 +21,7 @@ from holdfast.cli import (
     processes,
     provider_keys,
     runs,
+    switches,
     tools,
 )
 from holdfast.domain.errors import ConfigurationError, HoldfastError
@@ -45,6 +46,9 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(identities.app, name="identities")
 app.add_typer(provider_keys.app, name="provider-keys")
+app.command()(switches.stop)
+app.command()(switches.lift)
+app.command()(switches.switches)
 app.command()(check.check)
 app.command()(doctor.doctor)
 app.command()(processes.api)

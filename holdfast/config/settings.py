@@ -68,6 +68,8 @@ Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256
 HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_host_names)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 PayloadKeys = Annotated[SecretStr | None, AfterValidator(_readable)]
+_POOL_CALLS = "the most calls of /complete and its like that a tenant has in flight in this process"
+_REQUESTS = "the most requests of a person in a minute, counted by this process; 0 for no limit"
 Port = Annotated[int, Field(ge=1, le=65535)]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -123,6 +125,7 @@ class ServingSettings(SealingSettings):
 class AccessSettings(Settings):
     """What whoever serves requests needs, to know who is calling: for API keys, and for tokens of an OIDC provider."""
 
+    requests_per_minute: int = Field(default=600, ge=0, description=_REQUESTS)
     key_pepper: SecretStr = Field(min_length=32, description="at least 32 random characters (openssl rand -hex 32)")
     key_pepper_previous: SecretStr | None = Field(
         default=None, description="the pepper before, until each key that is in use was used once more"
@@ -176,6 +179,7 @@ class ApiSettings(AccessSettings, ServingSettings):
     audit_signing_key: SecretStr | None = Field(
         default=None, description="an Ed25519 private key in PEM (openssl genpkey -algorithm ed25519)"
     )
+    tenant_max_model_calls: int = Field(default=100, ge=1, description=_POOL_CALLS)
 
 
 class PoolSettings(AccessSettings, SealingSettings):
@@ -185,6 +189,7 @@ class PoolSettings(AccessSettings, SealingSettings):
     models: Path = Field(default=Path("models.yaml"), description="the path of models.yaml")
     pool_host: str = Field(default="127.0.0.1", description="the address to listen on")
     pool_port: Port = Field(default=8004, description="the port to listen on")
+    tenant_max_model_calls: int = Field(default=100, ge=1, description=_POOL_CALLS)
 
 
 class WorkerSettings(ServingSettings):
@@ -193,6 +198,9 @@ class WorkerSettings(ServingSettings):
     agents: Path = Field(default=Path("agents.yaml"), description="the path of agents.yaml")
     worker_health_port: Port | None = Field(default=None, description="the port of /livez and /readyz")
     worker_max_activities: int = Field(default=200, ge=1, description="the most activities at a time")
+    tenant_max_model_calls: int | None = Field(
+        default=None, ge=1, description="the most model calls of a tenant at a time; by default half of the activities"
+    )
     worker_max_cached_workflows: int = Field(default=1000, ge=1, description="the most runs kept in memory")
     worker_drain_s: float = Field(default=30, ge=0, description="seconds that activities have to end at a stop")
 

@@ -225,6 +225,8 @@ class DevStack:
             "HOLDFAST_API_PORT": str(options.port),
             "HOLDFAST_TEMPORAL_UI_URL": f"http://127.0.0.1:{options.temporal_ui_port}",
             "HOLDFAST_WORKER_DRAIN_S": "5",
+            # Whoever works here alone is nobody's flood.
+            "HOLDFAST_REQUESTS_PER_MINUTE": os.environ.get("HOLDFAST_REQUESTS_PER_MINUTE") or "0",
             "TEMPORAL_ADDRESS": self._temporal.address,
             "SHOP_DATABASE": str(self._data / "shop.sqlite"),
             # The children start in our folder; a user's tools are found where the user stands.

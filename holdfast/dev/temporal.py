@@ -9,11 +9,13 @@ from holdfast.dev.process import Child
 from holdfast.domain.errors import ConfigurationError
 from workflows.names import SEARCH_ATTRIBUTES
 
-#: The development server's queues poll 20 times a second by default: a tick of 50 ms on every hop.
+#: The development server's queues poll 20 times a second by default: a tick of 50 ms on every hop. Without the last
+#: setting, the server accepts fairness keys and ignores them.
 _DYNAMIC_CONFIG = (
     "history.transferProcessorMaxPollRPS=2000",
     "history.timerProcessorMaxPollRPS=2000",
     "history.visibilityProcessorMaxPollRPS=2000",
+    "matching.enableFairness=true",
 )
 
 #: More than doubles the rate of starts, and survives kill -9.

@@ -9,14 +9,15 @@ from functools import partial
 from typing import Any, TypeVar
 
 from holdfast.domain.budgets import dollars
-from holdfast.domain.errors import BudgetExceeded, InvalidInput, ModelError, NoValidAnswer, Unavailable
+from holdfast.domain.errors import BudgetExceeded, InvalidInput, ModelError, NoValidAnswer, Stopped, Unavailable
 from holdfast.domain.messages import ChatMessage
 from holdfast.domain.model_calls import Attempt, Completion, Embeddings, StreamEvent, Usage
 from holdfast.domain.storable import is_storable
 from holdfast.llm.pool import ModelPool
 from holdfast.llm.structured import MAX_REPAIRS, Malformed, Schema, instructed, sent_back, version_of
+from holdfast.llm.tenant_slots import TenantSlots
 from holdfast.services.provider_keys import ProviderKeys
-from holdfast.store import audit, budgets
+from holdfast.store import audit, budgets, switches
 from holdfast.store.budgets import Reservation
 from holdfast.store.engine import Database
 
@@ -73,6 +74,7 @@ class Models:
         pool: gives the pool, which may be made when it is first asked for.
         unusable: aliases of models.yaml that have no usable deployment, and the variables that would help.
         provider_keys: gives the tenant's own.
+        slots: how many calls each tenant may have in flight.
     """
 
     def __init__(
@@ -81,8 +83,10 @@ class Models:
         pool: Callable[[], Awaitable[ModelPool]],
         unusable: dict[str, tuple[str, ...]],
         provider_keys: ProviderKeys,
+        slots: TenantSlots,
     ) -> None:
         self._database = database
+        self._slots = slots
         self._pool = pool
         self._unusable = unusable
         self._provider_keys = provider_keys
@@ -94,6 +98,8 @@ class Models:
             InvalidInput: there is no such alias, or a text can't be encoded.
             Unavailable: the alias has no usable deployment.
             BudgetExceeded: the tenant's budget has no room for what the call may cost.
+            Stopped: the tenant's kill switch is thrown.
+            TooManyRequests: the tenant has as many calls in flight as it may.
             ModelsUnavailable: no deployment answered.
             ModelRequestRefused: the provider refuses the request.
         """
@@ -178,6 +184,10 @@ class Models:
         return pool
 
     async def _recorded(self, call: _Call, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        async with self._slots.one(call.tenant_id):
+            return await self._reserved_and_recorded(call, ask)
+
+    async def _reserved_and_recorded(self, call: _Call, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         reservation = await self._reserve(call)
         try:
             answer = await ask()
@@ -195,6 +205,9 @@ class Models:
         """Reserve what a call can cost at most; None: the tenant has no budget."""
         tenant_id, reservation = call.tenant_id, Reservation.by_itself(call.worst_usd)
         async with self._database.tenant(tenant_id) as connection:
+            switch = await switches.standing(connection, tenant_id)
+            if switch is not None:
+                raise Stopped(str(switch))
             if not await budgets.lock(connection, tenant_id):
                 return None
             if await budgets.reserve(connection, tenant_id, reservation):

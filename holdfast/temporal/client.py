@@ -15,7 +15,13 @@ from typing import Any, TypeVar
 
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.client import Client, WorkflowExecutionStatus
-from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.common import (
+    Priority,
+    SearchAttributeKey,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDReusePolicy,
+)
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
@@ -105,6 +111,8 @@ class MessageWorkflows:
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             search_attributes=_search_attributes(run),
             static_summary=f"message to {run.agent}",
+            # What one tenant has waiting is not served before another tenant's; the activities inherit it.
+            priority=Priority(fairness_key=run.tenant_id),
             rpc_timeout=PATIENCE,
         )
         with contextlib.suppress(WorkflowAlreadyStartedError):

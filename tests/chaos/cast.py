@@ -156,6 +156,7 @@ class Cast:
     def _api(self, number: int) -> Program:
         port = free_port()
         environment = {**self._common(), "HOLDFAST_KEY_PEPPER": _PEPPER, "HOLDFAST_API_PORT": str(port)}
+        environment["HOLDFAST_REQUESTS_PER_MINUTE"] = "0"
         return Program(f"api-{number}", ["api"], port, environment, self.folder)
 
     def _worker(self, number: int) -> Program:

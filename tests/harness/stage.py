@@ -124,12 +124,13 @@ class Stage:
 
 
 def _api_settings(database_url: str, task_queue: str, **others: Any) -> ApiSettings:
-    """Settings of an API of the tests."""
+    """Settings of an API of the tests, which are in a hurry."""
     usual: dict[str, Any] = {
         "environment": "dev",
         "database_url": SecretStr(database_url),
         "key_pepper": SecretStr(PEPPER),
         "payload_keys": SecretStr(PAYLOAD_KEYS),
+        "requests_per_minute": 0,
         "task_queue": task_queue,
         "temporal_ui_url": "http://temporal.test",
         "models": AGENTS.with_name("models.yaml"),
@@ -197,6 +198,23 @@ async def playing(
             async with dismissing(
                 Stage(url, database, database_url, owner_url, await connect(KEYRING), name, provider)
             ) as stage:
+                yield stage
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def playing_without_a_worker(servers: Servers, provider: ScriptedProvider, name: str) -> AsyncIterator[Stage]:
+    """An API alone, while the block runs, on a database and a task queue called `name`."""
+    await servers.create_database(name)
+    os.environ["TEMPORAL_ADDRESS"] = servers.temporal_address
+    database_url = servers.database_url(name, APP_ROLE)
+    database = Database(create_engine(database_url, pool_size=5))
+    try:
+        async with serving_api(database_url, name) as url:
+            owner_url = servers.database_url(name)
+            stage = Stage(url, database, database_url, owner_url, await connect(), name, provider)
+            async with dismissing(stage):
                 yield stage
     finally:
         await database.close()
