@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities import budget
 from activities.catalogue import AgentCatalogue
@@ -17,7 +17,7 @@ from activities.proposals import MAX_CALLS_A_STEP, next_acts, propose
 from activities.streamed import WRITES, Stream
 from holdfast.domain.agents import AgentSpec
 from holdfast.domain.audit import outcome_content
-from holdfast.domain.errors import ModelError, ModelRequestRefused, ModelsUnavailable
+from holdfast.domain.errors import ModelError, ModelRequestRefused, ModelsUnavailable, TooManyRequests
 from holdfast.domain.events import Event, MessageCompleted, ToolCallProposed, shown_arguments, tool_call_now
 from holdfast.domain.messages import ChatMessage, PastRun, as_chat, is_json
 from holdfast.domain.model_calls import Completion, StreamEvent
@@ -27,6 +27,8 @@ from holdfast.domain.storable import storable
 from holdfast.domain.tools import TRANSITIONS
 from holdfast.llm import prompt
 from holdfast.llm.pool import ModelPool
+from holdfast.llm.tenant_slots import TenantSlots
+from holdfast.services.provider_keys import ProviderKeys
 from holdfast.store import audit, event_log, messages, runs, steps, tool_calls, turns
 from holdfast.store.engine import Database
 from holdfast.store.event_log import Tail, Try
@@ -41,6 +43,14 @@ CONTEXT_RUNS = 20
 
 #: How often arguments that are not JSON are given back to the model; after that it is asked to answer without tools.
 MAX_BROKEN_IN_A_ROW = 2
+
+#: Of an error that says only that it is not time yet: the log has no use for it.
+_EXPECTED = ApplicationErrorCategory.BENIGN
+
+#: How long a step of a run that is to end waits for its workflow to hear of it, and how often. (One that was reset
+#: after its end never does.)
+_UNTIL_HEARD = timedelta(seconds=1)
+_ASKED_TO_WAIT = 60
 
 
 @dataclass(frozen=True)
@@ -57,34 +67,53 @@ class _Question:
 class ModelActivities:
     """`call_model`."""
 
-    def __init__(self, database: Database, agents: AgentCatalogue, pool: ModelPool, tools: ToolRegistry) -> None:
+    def __init__(
+        self,
+        database: Database,
+        agents: AgentCatalogue,
+        pool: ModelPool,
+        tools: ToolRegistry,
+        provider_keys: ProviderKeys,
+        slots: TenantSlots,
+    ) -> None:
         self._database = database
+        self._provider_keys = provider_keys
         self._agents = agents
         self._pool = pool
         self._tools = tools
         self._writes = asyncio.Semaphore(WRITES)
+        self._slots = slots
 
     @activity.defn
     async def call_model(self, step: ModelStep) -> ModelAnswer:
         """Ask the model for a run's step, once: a step that is stored is not asked again.
 
         Raises:
-            ApplicationError: retryable while models may come back; of type `MODELS_EXHAUSTED`, and not retryable, when
-                the agent's patience has run out or the provider refuses the request.
+            ApplicationError: retryable while models may come back, or the tenant's other calls end; of type
+                `MODELS_EXHAUSTED`, and not retryable, when the agent's patience has run out or the provider refuses
+                the request.
         """
-        async with heartbeating():
-            question = await self._read(step)
-            if isinstance(question, ModelAnswer):
-                return question
-            try:
-                completion, tail = await self._ask(step, question)
-            except ModelError as error:
-                raise await self._give_up_or_retry(step, question, error) from None
-            except asyncio.CancelledError:
-                # In a task of its own: this one is being cancelled. The provider may charge for what it said so far.
-                await asyncio.shield(self._record_cancelled(step, question))
-                raise
-            return await self._store(step, question, completion, tail)
+        try:
+            async with heartbeating(), self._slots.one(step.tenant_id):
+                return await self._call(step)
+        except TooManyRequests as full:
+            # The worker's slot is free for another tenant while this waits at Temporal, which no patience counts.
+            _leave_untouched()
+            raise ApplicationError(str(full), type="TenantAtCap", category=_EXPECTED) from None
+
+    async def _call(self, step: ModelStep) -> ModelAnswer:
+        question = await self._read(step)
+        if isinstance(question, ModelAnswer):
+            return question
+        try:
+            completion, tail = await self._ask(step, question)
+        except ModelError as error:
+            raise await self._give_up_or_retry(step, question, error) from None
+        except asyncio.CancelledError:
+            # In a task of its own: this one is being cancelled. The provider may charge for what it said so far.
+            await asyncio.shield(self._record_cancelled(step, question))
+            raise
+        return await self._store(step, question, completion, tail)
 
     async def _read(self, step: ModelStep) -> _Question | ModelAnswer:
         """What to ask; or the answer, stored by an attempt that died before Temporal heard of it, or before a reset."""
@@ -93,10 +122,12 @@ class ModelActivities:
             agent = await self._agents.get(connection, step.tenant_id, run.agent, run.agent_version)
             if run.is_answered:
                 return await _stored(connection, step, agent)
+            if run.is_held_back:
+                raise _held_back()
             if agent.limits.max_cost_usd is not None and run.cost_usd >= agent.limits.max_cost_usd:
                 return ModelAnswer(is_over_budget=True)
             # Not by a later attempt: one before it that still lives may answer, and would not have seen the message.
-            if run.is_steered and activity.info().attempt == 1:
+            if run.is_steered and _is_untouched():
                 await turns.merge(connection, step.tenant_id, step.run_id, step.step)
             past = await messages.transcript(
                 connection, step.tenant_id, step.run_id, runs=CONTEXT_RUNS, characters=MAX_SHOWN_CHARACTERS
@@ -125,10 +156,10 @@ class ModelActivities:
     async def _ask(self, step: ModelStep, question: _Question) -> tuple[Completion, Tail]:
         """The answer, and what is left to be told of its text: the rest was streamed."""
         async with Stream.open(self._database, self._writes, _as_try(step)) as stream:
-            completion = await self._complete(question, stream)
+            completion = await self._complete(step, question, stream)
             return completion, await stream.end(storable(completion.text, MAX_STORED_CHARACTERS))
 
-    async def _complete(self, question: _Question, stream: Stream) -> Completion:
+    async def _complete(self, step: ModelStep, question: _Question, stream: Stream) -> Completion:
         def listen(event: StreamEvent) -> None:
             activity.heartbeat()
             stream.hear(event)
@@ -136,6 +167,7 @@ class ModelActivities:
         alias = question.agent.model
         # At least one real attempt, also for a run whose patience ran out while no worker was up.
         allowed_s = max(question.patience_left.total_seconds(), 1.0)
+        provider_keys = await self._provider_keys.opened(step.tenant_id)
         try:
             async with asyncio.timeout(allowed_s):
                 return await self._pool.complete(
@@ -144,6 +176,7 @@ class ModelActivities:
                     question.tools,
                     use_tools=question.use_tools,
                     listener=listen,
+                    provider_keys=provider_keys,
                 )
         except TimeoutError:
             raise ModelsUnavailable(f"{alias}: no answer within {allowed_s:.1f} s") from None
@@ -192,6 +225,29 @@ class ModelActivities:
 def _as_try(step: ModelStep) -> Try:
     # By Temporal's clock, which every attempt is begun by, also after a reset of the workflow.
     return Try(step.tenant_id, step.run_id, step.step, activity.info().current_attempt_scheduled_time)
+
+
+def _held_back() -> ApplicationError:
+    """The run is to end, and its workflow is yet to hear of it, which cuts this waiting off."""
+    hears_nothing = activity.info().attempt >= _ASKED_TO_WAIT
+    return ApplicationError(
+        "the run is being stopped",
+        type="RunStopped",
+        non_retryable=hears_nothing,
+        next_retry_delay=_UNTIL_HEARD,
+        category=_EXPECTED,
+    )
+
+
+def _is_untouched() -> bool:
+    """Whether no attempt before this one has done anything: there is none, or each had no slot."""
+    info = activity.info()
+    return info.attempt == 1 or list(info.heartbeat_details) == [info.attempt - 1]
+
+
+def _leave_untouched() -> None:
+    if _is_untouched():
+        activity.heartbeat(activity.info().attempt)
 
 
 def _broken_in_a_row(run: PastRun) -> int:

@@ -35,7 +35,7 @@ from holdfast.domain.policy import rule_on
 from holdfast.domain.steps import CallRef, ConfirmationRequested, ToolOutcome
 from holdfast.domain.tools import Declaration, Effect, ToolCall, ToolCallStatus
 from holdfast.services.confirmation_endings import as_requested, record_asked, settle_withdrawn
-from holdfast.store import audit, confirmations, event_log, outbox, runs, tool_calls
+from holdfast.store import audit, confirmations, event_log, outbox, runs, switches, tool_calls
 from holdfast.store.confirmations import Question
 from holdfast.store.engine import Database
 from holdfast.tools.registry import Tool, ToolRegistry
@@ -171,7 +171,8 @@ class ToolActivities:
                 if obstacle is not None or tool is None:
                     return await _deny(connection, reference, call, obstacle or "")
             elif call.status is ToolCallStatus.DISPATCHED:
-                if tool is None or call.attempts >= MAX_DISPATCHES or not call.terms.is_repeatable:
+                may_run = call.terms.is_repeatable and await _may_run_again(connection, reference, call)
+                if tool is None or not may_run:
                     return _InDoubt(call, tool, await _time_to_probe(connection, reference, call, tool))
             else:
                 return await self._what_stands(connection, reference, call)
@@ -182,6 +183,8 @@ class ToolActivities:
         async with self._database.tenant(reference.tenant_id) as connection:
             call = await tool_calls.lock(connection, reference.tenant_id, reference.tool_call_id)
             if (call.status, call.attempts) != (ToolCallStatus.DISPATCHED, reserved.call.attempts):
+                return None
+            if await switches.holds_back(connection, reference.tenant_id, call.run_id):
                 return None
             return await _dispatch(connection, reference, call, reserved.tool)
 
@@ -201,7 +204,7 @@ class ToolActivities:
             if isinstance(probed, Returned):
                 settlement = _Settlement(ToolCallStatus.SUCCEEDED, result=probed.result)
                 return await self._settle(connection, reference, call, settlement, latency_ms=0)
-            if probed is None or doubt.tool is None or call.attempts >= MAX_DISPATCHES:
+            if probed is None or doubt.tool is None or not await _may_run_again(connection, reference, call):
                 return await self._give_up(connection, reference, call)
             return await _dispatch(connection, reference, call, doubt.tool)
 
@@ -303,6 +306,12 @@ async def _dispatch(connection: AsyncConnection, reference: CallRef, call: ToolC
     return _Reserved(replace(dispatched, status=ToolCallStatus.DISPATCHED), tool)
 
 
+async def _may_run_again(connection: AsyncConnection, reference: CallRef, call: ToolCall) -> bool:
+    if call.attempts >= MAX_DISPATCHES:
+        return False
+    return not await switches.holds_back(connection, reference.tenant_id, call.run_id)
+
+
 async def _time_to_probe(
     connection: AsyncConnection, reference: CallRef, call: ToolCall, tool: Tool | None
 ) -> timedelta:
@@ -316,6 +325,8 @@ async def _obstacle(connection: AsyncConnection, reference: CallRef, call: ToolC
     """Why an approved call must not run after all; None, with its approval used up, when it may."""
     if tool is None:
         return f"There is no tool {call.tool!r} any more. {_was_run(call)}"
+    if await switches.holds_back(connection, reference.tenant_id, call.run_id):
+        return f"The run is being stopped. {_was_run(call)}"
     digest = arguments_digest(
         tenant_id=reference.tenant_id,
         run_id=call.run_id,

@@ -6,11 +6,12 @@ from temporalio import activity
 from activities.catalogue import AgentCatalogue
 from holdfast.domain.events import MessageCompleted
 from holdfast.domain.ids import new_message_id
-from holdfast.domain.runs import RunStatus
+from holdfast.domain.permissions import WHOLE_TENANT
+from holdfast.domain.runs import OPEN, RunStatus
 from holdfast.domain.steps import Ending, Finish, RunRef, Turn, TurnPassed
 from holdfast.services.confirmation_endings import withdraw
 from holdfast.services.runs import TERMINATED, end_lost
-from holdfast.store import audit, messages, outbox, steps, turns
+from holdfast.store import audit, messages, outbox, runs, steps, turns
 from holdfast.store.engine import Database
 from holdfast.store.turns import Ended
 from holdfast.temporal.client import MessageWorkflows
@@ -90,12 +91,15 @@ class TurnActivities:
         """Store the reply, end the run and free the turn, in one transaction; done again, it changes nothing."""
         status = _STATUS[finish.ending]
         async with self._database.tenant(finish.tenant_id) as connection:
+            has_ended = False
             if finish.ending in _EARLY:
                 await turns.lock(connection, finish.tenant_id, finish.run_id)
+                has_ended = await runs.status_of(connection, finish.tenant_id, finish.run_id, WHOLE_TENANT) not in OPEN
                 await withdraw(connection, finish.tenant_id, finish.run_id)
             said = await _said(connection, finish)
             reply = said or _APOLOGIES.get(finish.ending)
-            reply_id = None if reply is None else await _store_reply(connection, finish, reply)
+            # One that was ended meanwhile, by somebody who did not wait for it, has said its last.
+            reply_id = None if reply is None or has_ended else await _store_reply(connection, finish, reply)
             ended = Ended(
                 status,
                 degraded=not said and status is RunStatus.COMPLETED,

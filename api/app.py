@@ -3,10 +3,12 @@
 from fastapi import FastAPI
 
 from api import auth, middleware, problems
+from api.codec_edge import CodecEdge
 from api.routes import (
     agents,
     audit,
     budget,
+    codec,
     confirmations,
     conversations,
     health,
@@ -14,7 +16,9 @@ from api.routes import (
     keys,
     messages,
     models,
+    provider_keys,
     runs,
+    switches,
     tool_calls,
 )
 from api.wiring import Services
@@ -26,7 +30,10 @@ Authenticate with an API key: `Authorization: Bearer hf_…`. Errors are `applic
 """
 
 #: What the API always serves; the models only where it is told of a models file.
-RESOURCES = (messages, conversations, runs, tool_calls, confirmations, agents, budget, audit, keys, identities, health)
+RESOURCES = (
+    *(messages, conversations, runs, tool_calls, confirmations, agents, budget, audit),
+    *(keys, identities, provider_keys, switches, codec, health),
+)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -34,6 +41,7 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Holdfast", version="0.1.0", description=_DESCRIPTION)
     app.state.services = services
     problems.install(app)
+    app.add_middleware(CodecEdge, ui_url=services.temporal_ui_url)
     app.add_middleware(middleware.KnownHosts, hosts=services.access.hosts)
     app.add_middleware(middleware.RequestEdge)
     for resource in RESOURCES:

@@ -12,7 +12,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from api.wiring import pool_services
+from api.wiring import Access, pool_services
 from holdfast.domain.errors import PermissionMissing, Unauthenticated
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.services.keys import PREFIX
@@ -32,16 +32,29 @@ PUBLIC = frozenset(
     {"/health", "/livez", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 )
 
+#: Where a person comes with a key that is in no header yet. The route checks it.
+_SIGN_IN = "/codec/sign-in"
+
 
 async def _caller(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Caller:
-    if credentials is None:
-        raise Unauthenticated("Send an API key: Authorization: Bearer hf_…")
-    access = pool_services(request).access
-    if access.tokens is None or credentials.credentials.startswith(PREFIX):
-        return await access.keys.caller(credentials.credentials)
-    return await access.tokens.caller(credentials.credentials)
+    found = pool_services(request)
+    try:
+        if credentials is None:
+            raise Unauthenticated("Send an API key: Authorization: Bearer hf_…")
+        caller = await _known(found.access, credentials.credentials)
+    except Unauthenticated:
+        found.access.limits.count_failure(request.client.host if request.client else "")
+        raise
+    found.access.limits.admit(caller)
+    return caller
+
+
+async def _known(access: Access, credential: str) -> Caller:
+    if access.tokens is None or credential.startswith(PREFIX):
+        return await access.keys.caller(credential)
+    return await access.tokens.caller(credential)
 
 
 class Needs:
@@ -80,7 +93,7 @@ def needed(app: FastAPI) -> dict[tuple[str, str], Permission]:
     """
     found: dict[tuple[str, str], Permission] = {}
     for route in iter_route_contexts(app.routes):
-        if route.path in PUBLIC and route.methods and route.methods <= _READING:
+        if route.path == _SIGN_IN or (route.path in PUBLIC and route.methods and route.methods <= _READING):
             continue
         permission = _named(getattr(route, "dependant", None))
         if permission is None:

@@ -9,14 +9,17 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from api import auth, middleware, problems
-from api.routes import health, models
+from api.routes import health
+from api.routes import models as model_routes
 from api.serving import serve
 from api.wiring import PoolServices, access
 from holdfast.config.models_yaml import load_models
 from holdfast.config.process import started_with
 from holdfast.config.settings import PoolSettings
 from holdfast.llm.pool import SET_A_PRICE, ModelPool
+from holdfast.llm.tenant_slots import TenantSlots
 from holdfast.services.models import Models
+from holdfast.services.provider_keys import ProviderKeys
 from holdfast.store.engine import Database, create_engine
 
 _DESCRIPTION = """
@@ -35,7 +38,7 @@ def create_app(services: PoolServices) -> FastAPI:
     problems.install(app)
     app.add_middleware(middleware.KnownHosts, hosts=services.access.hosts)
     app.add_middleware(middleware.RequestEdge)
-    for resource in (models, health):
+    for resource in (model_routes, health):
         app.include_router(resource.router)
     auth.needed(app)
     return app
@@ -64,8 +67,11 @@ async def wire(settings: PoolSettings) -> AsyncIterator[PoolServices]:
         async def made() -> ModelPool:
             return pool
 
+        slots = TenantSlots(settings.tenant_max_model_calls)
+        provider_keys = ProviderKeys(database, settings.keyring)
         async with access(settings, database) as access_:
-            yield PoolServices(database=database, access=access_, models=Models(database, made, file.unusable))
+            models = Models(database, made, file.unusable, provider_keys, slots)
+            yield PoolServices(database=database, access=access_, models=models)
     finally:
         await database.close()
 

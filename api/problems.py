@@ -28,9 +28,12 @@ from holdfast.domain.errors import (
     NotFound,
     NoValidAnswer,
     PermissionMissing,
+    Stopped,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
 )
+from holdfast.secrecy.redaction import redacted
 
 _STATUS: Mapping[type[HoldfastError], int] = {
     InvalidInput: 422,
@@ -43,6 +46,8 @@ _STATUS: Mapping[type[HoldfastError], int] = {
     Conflict: 409,
     DigestMismatch: 412,
     BudgetExceeded: 429,
+    TooManyRequests: 429,
+    Stopped: 503,
     Unavailable: 503,
     ModelsUnavailable: 503,
     ModelRequestRefused: 422,
@@ -74,12 +79,16 @@ _TITLE_OF: Mapping[type[HoldfastError], str] = {
     ModelsUnavailable: "All providers unavailable",
     ModelMisconfigured: "Model misconfigured",
     NoValidAnswer: "No valid answer",
+    Stopped: "Stopped",
 }
 
 _UNEXPECTED = "Something went wrong on our side; it is in the log under the request's id."
 
 #: Seconds after which a caller may try again what was unavailable.
 _RETRY_AFTER_S = 2
+
+#: The same, of what a person has stopped, and a person will let go on.
+_RETRY_STOPPED_AFTER_S = 60
 
 _CONTENT_TYPE = "application/problem+json"
 
@@ -174,21 +183,27 @@ def _body(
     request: Request, status: int, detail: str, title: str, field: str | None, errors: list[dict[str, str]] | None
 ) -> dict[str, Any]:
     code = title.lower().replace(" ", "_")
+    # Whatever an error of ours quotes, of an input or of another error.
+    detail = redacted(detail)
     body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    body["instance"] = request.url.path
+    body["instance"] = redacted(request.url.path)
     if field is not None or errors:
-        body["errors"] = errors or [{"field": field, "detail": detail}]
+        body["errors"] = [_without_secrets(one) for one in errors or [{"field": field or "", "detail": detail}]]
     body["error"] = {"message": detail, "type": code, "param": field, "code": code}
     return body
+
+
+def _without_secrets(error: dict[str, str]) -> dict[str, str]:
+    return {**error, "detail": redacted(error["detail"])}
 
 
 async def _on_ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HoldfastError)
     body = as_problem(request, error)
-    return JSONResponse(body, body["status"], _headers(error), media_type=_CONTENT_TYPE)
+    return JSONResponse(body, body["status"], _headers(error, body["status"]), media_type=_CONTENT_TYPE)
 
 
-def _headers(error: HoldfastError) -> dict[str, str]:
+def _headers(error: HoldfastError, status: int) -> dict[str, str]:
     """What RFC 6750 and RFC 9110 want beside the status."""
     if isinstance(error, CredentialRefused):
         return {"www-authenticate": 'Bearer error="invalid_token"'}
@@ -196,14 +211,16 @@ def _headers(error: HoldfastError) -> dict[str, str]:
         return {"www-authenticate": "Bearer"}
     if isinstance(error, PermissionMissing):
         return {"www-authenticate": 'Bearer error="insufficient_scope"'}
-    if isinstance(error, Unavailable | ModelsUnavailable):
-        return {"retry-after": _retry_after(error)}
-    return {}
+    return _retry_after(error, status)
 
 
-def _retry_after(error: HoldfastError) -> str:
-    wanted = error.retry_after if isinstance(error, ModelsUnavailable) else None
-    return str(_RETRY_AFTER_S if wanted is None else max(1, math.ceil(wanted.total_seconds())))
+def _retry_after(error: HoldfastError, status: int) -> dict[str, str]:
+    wanted = error.retry_after if isinstance(error, ModelsUnavailable | TooManyRequests) else None
+    if wanted is not None:
+        return {"retry-after": str(max(1, math.ceil(wanted.total_seconds())))}
+    if isinstance(error, Stopped):
+        return {"retry-after": str(_RETRY_STOPPED_AFTER_S)}
+    return {"retry-after": str(_RETRY_AFTER_S)} if status == 503 else {}
 
 
 async def _on_invalid(request: Request, error: Exception) -> JSONResponse:

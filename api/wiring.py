@@ -13,6 +13,7 @@ from holdfast.config.settings import AccessSettings, ApiSettings
 from holdfast.domain.errors import ConfigurationError
 from holdfast.llm.lazy import LazyPool
 from holdfast.llm.pool import ModelPool
+from holdfast.llm.tenant_slots import TenantSlots
 from holdfast.services.agents import Agents
 from holdfast.services.anchors import Anchors
 from holdfast.services.audit_heads import Signer
@@ -24,24 +25,29 @@ from holdfast.services.keys import Keys
 from holdfast.services.messages import Messages
 from holdfast.services.models import Models
 from holdfast.services.principals import Principals
+from holdfast.services.provider_keys import ProviderKeys
 from holdfast.services.relay import Relay
+from holdfast.services.request_limits import RequestLimits
 from holdfast.services.run_events import RunEvents
 from holdfast.services.runs import Runs
 from holdfast.services.sweeper import Sweeper
+from holdfast.services.switches import Stopper, Switches
 from holdfast.services.tokens import Tokens, TokenTerms
 from holdfast.services.tool_calls import ToolCalls
 from holdfast.store.engine import Database, create_engine
 from holdfast.streaming.run_changes import RunChanges
 from holdfast.temporal import client
 from holdfast.temporal.client import MessageWorkflows
+from holdfast.temporal.codec import SealingCodec
 
 
 @dataclass(frozen=True)
 class Access:
-    """Who is calling. `tokens` None: no identity provider is set. `hosts` None: any."""
+    """Who is calling, and how often they may. `tokens` None: no identity provider is set. `hosts` None: any."""
 
     keys: Keys
     tokens: Tokens | None
+    limits: RequestLimits
     hosts: tuple[str, ...] | None
 
     def forget(self) -> None:
@@ -71,15 +77,19 @@ class Services(PoolServices):
     events: RunEvents
     messages: Messages
     principals: Principals
+    provider_keys: ProviderKeys
     runs: Runs
+    stopper: Stopper
+    switches: Switches
     tool_calls: ToolCalls
     temporal_ui_url: str | None
     temporal_namespace: str
+    codec: SealingCodec | None
 
 
 @asynccontextmanager
 async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
-    """Build the services and run what runs beside them, the relay and the listening connection.
+    """Build the services and run what runs beside them: relay, sweeper, stopper and the listening connection.
 
     Raises:
         ConfigurationError: the database's role is not bound by row-level security.
@@ -89,10 +99,12 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
     database = Database(engine)
     try:
         await database.check_role()
-        temporal = await client.connect(lazy=True)
+        provider_keys = ProviderKeys(database, settings.keyring)
+        temporal = await client.connect(settings.keyring, lazy=True)
         workflows = MessageWorkflows(temporal, settings.task_queue)
+        stopper = Stopper(database, workflows)
         async with (
-            _running(engine, database, workflows) as changes,
+            _running(engine, database, workflows, stopper) as changes,
             access(settings, database) as access_,
             _anchoring(settings, database),
         ):
@@ -104,27 +116,35 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 confirmations=Confirmations(database, workflows),
                 access=access_,
                 events=RunEvents(database, changes),
-                models=_models(settings, database),
+                models=_models(settings, database, provider_keys),
                 messages=Messages(database, workflows),
                 principals=Principals(database, access_.forget),
+                provider_keys=provider_keys,
                 runs=Runs(database, changes, workflows),
+                stopper=stopper,
+                switches=Switches(database),
                 tool_calls=ToolCalls(database, workflows),
                 temporal_ui_url=settings.temporal_ui_url,
                 temporal_namespace=temporal.namespace,
+                codec=None if settings.keyring is None else SealingCodec(settings.keyring),
             )
     finally:
         await database.close()
 
 
 @asynccontextmanager
-async def _running(engine: AsyncEngine, database: Database, workflows: MessageWorkflows) -> AsyncIterator[RunChanges]:
+async def _running(
+    engine: AsyncEngine, database: Database, workflows: MessageWorkflows, stopper: Stopper
+) -> AsyncIterator[RunChanges]:
     changes, relay, sweeper = RunChanges(engine), Relay(database, workflows), Sweeper(database, workflows)
     changes.start()
     relay.start()
     sweeper.start()
+    stopper.start()
     try:
         yield changes
     finally:
+        await stopper.stop()
         await sweeper.stop()
         await relay.stop()
         await changes.stop()
@@ -138,7 +158,7 @@ async def access(settings: AccessSettings, database: Database) -> AsyncIterator[
     keys = Keys(database, settings.key_pepper.get_secret_value(), previous_peppers)
     tokens = _tokens(settings, database)
     try:
-        yield Access(keys, tokens, settings.hosts)
+        yield Access(keys, tokens, RequestLimits(settings.requests_per_minute), settings.hosts)
     finally:
         await keys.close()
         if tokens is not None:
@@ -179,12 +199,12 @@ async def _anchoring(settings: ApiSettings, database: Database) -> AsyncIterator
         await anchors.stop()
 
 
-def _models(settings: ApiSettings, database: Database) -> Models | None:
+def _models(settings: ApiSettings, database: Database, provider_keys: ProviderKeys) -> Models | None:
     if settings.models is None:
         return None
     file = load_models(settings.models, os.environ, allow_demo=settings.environment == "dev")
     lazy = LazyPool(lambda: ModelPool(file.for_router(), file.router_settings, file.litellm_settings))
-    return Models(database, lazy.get, file.unusable)
+    return Models(database, lazy.get, file.unusable, provider_keys, TenantSlots(settings.tenant_max_model_calls))
 
 
 def pool_services(request: Request) -> PoolServices:

@@ -27,6 +27,8 @@ from holdfast.config.settings import WorkerSettings
 from holdfast.domain.errors import ConfigurationError
 from holdfast.domain.mcp import tool_prefix
 from holdfast.llm.pool import SET_A_PRICE, ModelPool
+from holdfast.llm.tenant_slots import TenantSlots
+from holdfast.services.provider_keys import ProviderKeys
 from holdfast.store.engine import Database, create_engine
 from holdfast.temporal import client
 from holdfast.temporal.client import MessageWorkflows
@@ -72,7 +74,7 @@ async def wire(settings: WorkerSettings) -> AsyncIterator[Parts]:
     runner = ToolRunner()
     try:
         await database.check_role()
-        temporal = await client.connect()
+        temporal = await client.connect(settings.keyring)
         pool = ModelPool(models.for_router(), models.router_settings, models.litellm_settings)
         for model in pool.unpriced:
             log.warning("%s: no price is known for %s: %s", models.path, model, SET_A_PRICE)
@@ -101,17 +103,24 @@ def _activities(
     runner: ToolRunner,
 ) -> Sequence[Callable[..., Any]]:
     catalogue = AgentCatalogue()
+    provider_keys = ProviderKeys(database, settings.keyring)
     turn = TurnActivities(database, catalogue, MessageWorkflows(temporal, settings.task_queue))
     confirmations = ConfirmationActivities(database, catalogue, tools)
     return [
         turn.begin_turn,
         turn.reclaim_turn,
         turn.finish_turn,
-        ModelActivities(database, catalogue, pool, tools).call_model,
+        ModelActivities(database, catalogue, pool, tools, provider_keys, _slots(settings)).call_model,
         ToolActivities(database, catalogue, tools, runner).execute_tool,
         confirmations.request_confirmation,
         confirmations.check_confirmation,
     ]
+
+
+def _slots(settings: WorkerSettings) -> TenantSlots:
+    """By default, a tenant has half of the worker for its calls; a few more wait here, so that no slot stands idle."""
+    calls = settings.tenant_max_model_calls or max(1, settings.worker_max_activities // 2)
+    return TenantSlots(calls, waiting=calls // 4)
 
 
 def _versioning() -> WorkerDeploymentConfig | None:

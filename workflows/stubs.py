@@ -23,7 +23,7 @@ from holdfast.domain.steps import (
     TurnPassed,
 )
 from temporalio import workflow
-from temporalio.common import RetryPolicy
+from temporalio.common import Priority, RetryPolicy
 
 #: A database step takes milliseconds; one that does not is tried again, until the database is back.
 _DATABASE_STEP = timedelta(seconds=10)
@@ -43,6 +43,10 @@ _MODEL_ATTEMPT = timedelta(hours=1)
 _MODEL_RETRIES = RetryPolicy(
     initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=15), backoff_coefficient=2
 )
+
+#: A run that has begun, and maybe waited for a person since, goes on before a new message is looked at. Among equals
+#: the fairness key says whose turn it is; that is the workflow's own, its tenant.
+_GOES_ON = Priority(priority_key=2)
 
 #: What reserving and settling may add to a tool's own timeout. Long: a result is held until the database takes it.
 _AROUND_A_TOOL = timedelta(minutes=10)
@@ -86,6 +90,7 @@ async def call_model(step: ModelStep, alias: str) -> ModelAnswer:
         start_to_close_timeout=_MODEL_ATTEMPT,
         heartbeat_timeout=HEARTBEAT_TIMEOUT,
         retry_policy=_MODEL_RETRIES,
+        priority=_GOES_ON if step.step > 1 else Priority.default,
         summary=f"model {alias}, step {step.step}",
     )
     return answer
@@ -143,6 +148,7 @@ async def execute_tool(call: CallRef, tool: str, allowed: timedelta, *, only_rea
             start_to_close_timeout=allowed + _AROUND_A_TOOL,
             heartbeat_timeout=HEARTBEAT_TIMEOUT,
             retry_policy=_UNTIL_IT_WORKS,
+            priority=_GOES_ON,
             # A run that is cancelled ends when it is known what became of its tool, or that this can't be known.
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             summary=f"run {tool}",

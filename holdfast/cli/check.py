@@ -18,6 +18,7 @@ def check(
     from holdfast.config.mcp_json import load_mcp
     from holdfast.config.mcp_lock import lock_path, read_lock
     from holdfast.config.models_yaml import load_models
+    from holdfast.config.settings import sealing_warnings
     from holdfast.domain.mcp import tool_prefix
     from holdfast.tools.functions import tools_of_modules
     from holdfast.tools.http import http_request_tool
@@ -39,6 +40,10 @@ def check(
         read_lock(lock_path(mcp.path))
     servers = [] if mcp is None else [server.name for server in mcp.servers]
     about_rules = agents_yaml.warnings(file, tools.described, map(tool_prefix, servers))
+    if os.environ.get("HOLDFAST_ENVIRONMENT") == "production":
+        sealed = [os.environ.get(name) for name in ("HOLDFAST_PAYLOAD_KEYS", "HOLDFAST_PAYLOAD_KEYS_FILE")]
+        for warning in sealing_warnings(is_sealing=any(sealed)):
+            typer.echo(f"warning: {warning}")
     for left_out in models.left_out:
         typer.echo(f"note: {models.path}:{left_out.line}: {left_out.model} is left out: {left_out.variable} is not set")
     for warning in (*models.warnings, *(() if mcp is None else mcp.warnings), *about_rules):

@@ -20,6 +20,7 @@ async def _examine() -> bool:
         "API": _api,
         "database": _database,
         "Temporal": _temporal,
+        "payloads": _payloads,
     }
     return all([await _report(name, check) for name, check in checks.items()])
 
@@ -50,16 +51,29 @@ async def _database() -> str:
     try:
         await database.check_role()
         revision = await database.revision()
+        breaches = await database.breaches()
     finally:
         await database.close()
     if revision != newest_revision():
         raise ConfigurationError(f"it is at revision {revision}, not {newest_revision()}; run `holdfast migrate`")
-    return f"the role is bound by row-level security; revision {revision}"
+    if breaches:
+        raise ConfigurationError(f"tenants are not kept apart: {'; '.join(map(str, breaches))}")
+    return f"the role is bound by row-level security, and no table, view or function evades it; revision {revision}"
+
+
+async def _payloads() -> str:
+    from holdfast.config.settings import SealingSettings, load_settings
+
+    settings = load_settings(SealingSettings)
+    if settings.keyring is not None:
+        return f"sealed with the key {settings.keyring.sealing_key_id!r}"
+    return "; ".join(["not sealed", *settings.warnings])
 
 
 async def _temporal() -> str:
     from holdfast.domain.errors import ConfigurationError
     from holdfast.temporal.client import connect, missing_search_attributes
+    from holdfast.temporal.fairness import is_fair
 
     client = await connect()
     missing = await missing_search_attributes(client)
@@ -68,4 +82,9 @@ async def _temporal() -> str:
             f"namespace {client.namespace} lacks the search attributes {', '.join(missing)}; add each with "
             "`temporal operator search-attribute create --type Keyword --name NAME`"
         )
-    return f"namespace {client.namespace} answers, and has the search attributes"
+    if not await is_fair(client):
+        raise ConfigurationError(
+            "it does not serve tenants in turn: set matching.enableFairness to true in the server's dynamic "
+            "configuration; on Temporal Cloud, turn Fairness on for the namespace"
+        )
+    return f"namespace {client.namespace} answers, has the search attributes, and serves tenants in turn"

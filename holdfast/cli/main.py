@@ -19,10 +19,13 @@ from holdfast.cli import (
     migrate,
     models,
     processes,
+    provider_keys,
     runs,
+    switches,
     tools,
 )
 from holdfast.domain.errors import ConfigurationError, HoldfastError
+from holdfast.secrecy import logs
 
 app = typer.Typer(
     name="holdfast",
@@ -42,6 +45,10 @@ app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(identities.app, name="identities")
+app.add_typer(provider_keys.app, name="provider-keys")
+app.command()(switches.stop)
+app.command()(switches.lift)
+app.command()(switches.switches)
 app.command()(check.check)
 app.command()(doctor.doctor)
 app.command()(processes.api)
@@ -53,6 +60,7 @@ app.command()(erase.erase)
 
 def run() -> None:
     """The console script: errors of ours are one line and a non-zero exit, never a traceback."""
+    logs.guard()
     try:
         app()
     except ConfigurationError as error:

@@ -6,7 +6,7 @@
     }}
 
 Any text may name variables: `${NAME}`, or `${NAME:-default}` for when it is unset or empty. Their values are secrets:
-no repr and no message here shows one.
+no repr and no message here shows one, and the log is told which they are.
 """
 
 import re
@@ -21,6 +21,7 @@ from holdfast.config.json_source import JsonSource, read_json
 from holdfast.config.messages import Key, Mistake, configuration_error, did_you_mean
 from holdfast.config.shape import OpenShape, fit, tag
 from holdfast.domain.mcp import HttpServer, McpServer, StdioServer, tool_prefix
+from holdfast.secrecy.redaction import learn_named
 
 _SERVERS = "mcpServers"
 
@@ -110,12 +111,22 @@ def load_mcp(path: Path, environ: Mapping[str, str]) -> McpFile:
     if unset:
         raise configuration_error(unset)
     shape = fit(source, McpShape, data)
+    _learn_secrets(shape)
     _refuse_same_prefix(source, list(shape.mcpServers))
     return McpFile(
         path=path,
         servers=tuple(_server(path, name, server) for name, server in shape.mcpServers.items()),
         warnings=tuple(_unknown_keys(source, shape)),
     )
+
+
+def _learn_secrets(shape: McpShape) -> None:
+    """Have no log and no error of this process show what a server is given as a secret."""
+    for server in shape.mcpServers.values():
+        if isinstance(server, HttpShape):
+            learn_named([*server.headers.items(), ("", server.url)])
+        else:
+            learn_named([*server.env.items(), *(("", argument) for argument in server.args)])
 
 
 def _server(path: Path, name: str, shape: StdioShape | HttpShape) -> McpServer:
@@ -180,6 +191,7 @@ def _expanded(source: JsonSource, value: Any, at: Key, environ: Mapping[str, str
             return ""
         # An empty variable is how docker-compose passes one that is not set.
         given = environ.get(name, "").strip() or default
+        learn_named([(name, given or "")])
         if given is None:
             unset.append(source.mistake(at, f"{name} is not set", f"set it, or write ${{{name}:-default}}"))
         return given or ""

@@ -5,7 +5,7 @@ refused, and land on the fallback group with nobody noticing. What is left out, 
 deployment, stands in the result. What Holdfast does not use is warned of. Retries are forced to 0 wherever they stand:
 one layer retries, and that is Temporal.
 
-The values of variables are secrets: no repr and no message here shows one.
+The values of variables are secrets: no repr and no message here shows one, and the log is told which they are.
 """
 
 from collections import Counter
@@ -29,6 +29,7 @@ from holdfast.config.models_shape import (
 from holdfast.config.shape import OpenShape, fit
 from holdfast.config.yaml_source import YamlSource, read_yaml
 from holdfast.domain.errors import ConfigurationError
+from holdfast.secrecy.redaction import learn_named
 
 #: The model of the demo server, which `holdfast dev` starts and nothing else may use.
 DEMO_MODEL = "openai/holdfast-demo"
@@ -183,7 +184,10 @@ def _resolved(source: YamlSource, environ: Mapping[str, str], left_out: Iterable
         if _is_retries(key):
             return 0
         variable = _variable(leaf)
-        return leaf if variable is None else environ[variable].strip()
+        value = leaf if variable is None else environ[variable].strip()
+        if isinstance(value, str):
+            learn_named([(str(key[-1]), value), (variable or "", value)])
+        return value
 
     return {name: _with_leaves(value, (name,), value_of) for name, value in data.items()}
 

@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from holdfast.config.messages import Mistake, configuration_error
 from holdfast.config.shape import wording
+from holdfast.secrecy.keyring import Keyring
+from holdfast.secrecy.redaction import learn_named
 
 _PREFIX = "HOLDFAST_"
 _DRIVER = "postgresql+asyncpg"
@@ -29,6 +31,12 @@ def _with_driver(url: SecretStr) -> SecretStr:
     if not separator or scheme not in ("postgresql", "postgres", _DRIVER):
         raise ValueError("is not a PostgreSQL URL")
     return SecretStr(f"{_DRIVER}://{rest}")
+
+
+def _readable(keys: SecretStr | None) -> SecretStr | None:
+    if keys is not None:
+        Keyring.parse(keys.get_secret_value())
+    return keys
 
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_with_driver)]
@@ -59,6 +67,9 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_host_names)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
+PayloadKeys = Annotated[SecretStr | None, AfterValidator(_readable)]
+_POOL_CALLS = "the most calls of /complete and its like that a tenant has in flight in this process"
+_REQUESTS = "the most requests of a person in a minute, counted by this process; 0 for no limit"
 Port = Annotated[int, Field(ge=1, le=65535)]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -78,8 +89,33 @@ class Settings(BaseSettings):
         description="the URL of the application's role: postgresql://holdfast_app:PASSWORD@HOST:5432/holdfast"
     )
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is right, but should not be so in production."""
+        return []
 
-class ServingSettings(Settings):
+
+class SealingSettings(Settings):
+    """What every process needs that seals: the API, the worker and the model pool."""
+
+    payload_keys: PayloadKeys = Field(
+        default=None,
+        description="id:key, with 32 random bytes in base64 for a key (openssl rand -base64 32); of several, separated"
+        " by commas, the first seals and all open",
+    )
+
+    @property
+    def keyring(self) -> Keyring | None:
+        """The keys that seal payloads and provider keys; None: nothing is sealed."""
+        return None if self.payload_keys is None else Keyring.parse(self.payload_keys.get_secret_value())
+
+    @property
+    def warnings(self) -> list[str]:
+        """That nothing is sealed."""
+        return sealing_warnings(is_sealing=self.environment == "dev" or self.payload_keys is not None)
+
+
+class ServingSettings(SealingSettings):
     """What the API and the worker share."""
 
     database_pool_size: int = Field(default=10, ge=1, description="the most connections of this process")
@@ -89,6 +125,7 @@ class ServingSettings(Settings):
 class AccessSettings(Settings):
     """What whoever serves requests needs, to know who is calling: for API keys, and for tokens of an OIDC provider."""
 
+    requests_per_minute: int = Field(default=600, ge=0, description=_REQUESTS)
     key_pepper: SecretStr = Field(min_length=32, description="at least 32 random characters (openssl rand -hex 32)")
     key_pepper_previous: SecretStr | None = Field(
         default=None, description="the pepper before, until each key that is in use was used once more"
@@ -145,15 +182,17 @@ class ApiSettings(AccessSettings, ServingSettings):
     audit_signing_key: SecretStr | None = Field(
         default=None, description="an Ed25519 private key in PEM (openssl genpkey -algorithm ed25519)"
     )
+    tenant_max_model_calls: int = Field(default=100, ge=1, description=_POOL_CALLS)
 
 
-class PoolSettings(AccessSettings):
+class PoolSettings(AccessSettings, SealingSettings):
     """What the model pool needs as a service of its own."""
 
     database_pool_size: int = Field(default=10, ge=1, description="the most connections of this process")
     models: Path = Field(default=Path("models.yaml"), description="the path of models.yaml")
     pool_host: str = Field(default="127.0.0.1", description="the address to listen on")
     pool_port: Port = Field(default=8004, description="the port to listen on")
+    tenant_max_model_calls: int = Field(default=100, ge=1, description=_POOL_CALLS)
 
 
 class WorkerSettings(ServingSettings):
@@ -162,6 +201,9 @@ class WorkerSettings(ServingSettings):
     agents: Path = Field(default=Path("agents.yaml"), description="the path of agents.yaml")
     worker_health_port: Port | None = Field(default=None, description="the port of /livez and /readyz")
     worker_max_activities: int = Field(default=200, ge=1, description="the most activities at a time")
+    tenant_max_model_calls: int | None = Field(
+        default=None, ge=1, description="the most model calls of a tenant at a time; by default half of the activities"
+    )
     worker_max_cached_workflows: int = Field(default=1000, ge=1, description="the most runs kept in memory")
     worker_drain_s: float = Field(default=30, ge=0, description="seconds that activities have to end at a stop")
 
@@ -193,6 +235,16 @@ class VerifySettings(Settings):
 Kind = TypeVar("Kind", bound=Settings)
 
 
+def sealing_warnings(*, is_sealing: bool) -> list[str]:
+    """What to say where nothing is sealed, and should be."""
+    if is_sealing:
+        return []
+    return [
+        f"{_variable('payload_keys')} is not set: whoever reads Temporal's database reads ids, tools' names and errors;"
+        " see docs/how-to/secrets.md"
+    ]
+
+
 def load_settings(kind: type[Kind]) -> Kind:
     """The settings of one process, from the environment.
 
@@ -212,7 +264,18 @@ def load_settings(kind: type[Kind]) -> Kind:
     # Outside of `except`: a traceback would otherwise show pydantic's error below ours.
     if mistakes:
         raise configuration_error(list(mistakes.values()))
+    _learn_secrets(settings)
     return settings
+
+
+def _learn_secrets(settings: Settings) -> None:
+    """Have no log and no error of this process show the secrets among its settings."""
+    for name in _secret_fields(type(settings)):
+        value = getattr(settings, name)
+        if value is not None:
+            # Of keys, also each by itself.
+            parts = (part.partition(":")[2] for part in value.get_secret_value().replace(",", " ").split())
+            learn_named([(name, value.get_secret_value()), *((name, part) for part in parts)])
 
 
 def _read_files(kind: type[Settings]) -> tuple[dict[str, Any], dict[str, Mistake]]:

@@ -1,4 +1,4 @@
-"""What `holdfast dev` makes up once and keeps: the pepper, and the key of the `dev` tenant."""
+"""What `holdfast dev` makes up once and keeps: the pepper, the key of the `dev` tenant, and the key of payloads."""
 
 import json
 import os
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from holdfast.domain.errors import ConfigurationError
+from holdfast.secrecy.keyring import new_key
 
 #: In the data folder. The command line reads `url` and `key` from it, so that a newcomer has nothing to set.
 FILE = "dev.json"
@@ -19,6 +20,7 @@ class DevSecrets:
     url: str
     key: str
     pepper: str
+    payload_keys: str
 
     def __repr__(self) -> str:
         return f"DevSecrets(url={self.url!r})"
@@ -36,6 +38,8 @@ def load_or_make(data: Path, url: str) -> DevSecrets:
         url=url,
         key=kept.get("key") or f"hf_{secrets.token_urlsafe(32)}",
         pepper=kept.get("pepper") or secrets.token_hex(32),
+        # A folder from before there were any gets one now: what is not sealed can still be read.
+        payload_keys=kept.get("payload_keys") or new_key("dev"),
     )
     _write(path, made)
     return made
@@ -44,7 +48,7 @@ def load_or_make(data: Path, url: str) -> DevSecrets:
 def _read(path: Path) -> dict[str, str]:
     try:
         kept: dict[str, str] = json.loads(path.read_text())
-        return {"key": kept["key"], "pepper": kept["pepper"]}
+        return {"key": kept["key"], "pepper": kept["pepper"], "payload_keys": kept.get("payload_keys", "")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
             f"{path}: can't be read ({type(error).__name__}); delete it to make new keys"

@@ -98,6 +98,7 @@ class DevStack:
             self._logs / "temporal.log",
             port=options.temporal_port,
             ui_port=options.temporal_ui_port,
+            codec_endpoint=f"http://127.0.0.1:{options.port}/codec",
         )
 
     @asynccontextmanager
@@ -216,6 +217,7 @@ class DevStack:
             "HOLDFAST_ENVIRONMENT": "dev",
             "HOLDFAST_DATABASE_URL": self._postgres.url(_APP_ROLE),
             "HOLDFAST_KEY_PEPPER": kept.pepper,
+            "HOLDFAST_PAYLOAD_KEYS": kept.payload_keys,
             "HOLDFAST_AGENTS": str(options.agents.resolve()),
             # Whatever is set around us: `dev` is for this machine alone.
             "HOLDFAST_API_HOST": "127.0.0.1",
@@ -223,6 +225,8 @@ class DevStack:
             "HOLDFAST_API_PORT": str(options.port),
             "HOLDFAST_TEMPORAL_UI_URL": f"http://127.0.0.1:{options.temporal_ui_port}",
             "HOLDFAST_WORKER_DRAIN_S": "5",
+            # Whoever works here alone is nobody's flood.
+            "HOLDFAST_REQUESTS_PER_MINUTE": os.environ.get("HOLDFAST_REQUESTS_PER_MINUTE") or "0",
             "TEMPORAL_ADDRESS": self._temporal.address,
             "SHOP_DATABASE": str(self._data / "shop.sqlite"),
             # The children start in our folder; a user's tools are found where the user stands.

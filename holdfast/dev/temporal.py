@@ -9,11 +9,13 @@ from holdfast.dev.process import Child
 from holdfast.domain.errors import ConfigurationError
 from workflows.names import SEARCH_ATTRIBUTES
 
-#: The development server's queues poll 20 times a second by default: a tick of 50 ms on every hop.
+#: The development server's queues poll 20 times a second by default: a tick of 50 ms on every hop. Without the last
+#: setting, the server accepts fairness keys and ignores them.
 _DYNAMIC_CONFIG = (
     "history.transferProcessorMaxPollRPS=2000",
     "history.timerProcessorMaxPollRPS=2000",
     "history.visibilityProcessorMaxPollRPS=2000",
+    "matching.enableFairness=true",
 )
 
 #: More than doubles the rate of starts, and survives kill -9.
@@ -21,13 +23,19 @@ _PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL")
 
 
 class Temporal:
-    """An embedded Temporal server on loopback; `ui_port` None starts it without the Web UI."""
+    """An embedded Temporal server on loopback; `ui_port` None starts it without the Web UI.
 
-    def __init__(self, database: Path, log: Path, *, port: int, ui_port: int | None) -> None:
+    `codec_endpoint`: where the Web UI has sealed payloads opened.
+    """
+
+    def __init__(
+        self, database: Path, log: Path, *, port: int, ui_port: int | None, codec_endpoint: str | None = None
+    ) -> None:
         self._database = database
         self._log = log
         self.port = port
         self._ui_port = ui_port
+        self._codec_endpoint = codec_endpoint
         self.child: Child | None = None
 
     @property
@@ -75,6 +83,7 @@ class Temporal:
                 str(self._database),
             ),
             *interface,
+            *([] if self._codec_endpoint is None else ["--ui-codec-endpoint", self._codec_endpoint]),
             "--ui-disable-news-fetch" if self._ui_port is not None else "--log-level=warn",
             *(f"--sqlite-pragma={pragma}" for pragma in _PRAGMAS),
             *(f"--dynamic-config-value={setting}" for setting in _DYNAMIC_CONFIG),

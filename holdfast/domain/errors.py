@@ -11,6 +11,8 @@
     ├── Conflict                 the state no longer allows it
     ├── DigestMismatch           the arguments shown are not the arguments stored
     ├── BudgetExceeded           the tenant's budget has no room for a model call
+    ├── TooManyRequests          more than the caller may have at a time, or in a minute; try again later
+    ├── Stopped                  a kill switch is thrown
     ├── Unavailable              a part we depend on does not answer; try again
     ├── ConfigurationError       a file or variable is wrong; says where and how to mend it
     └── ModelError
@@ -74,6 +76,18 @@ class DigestMismatch(HoldfastError):
 
 class BudgetExceeded(HoldfastError):
     """The tenant's budget has no room for what a model call may cost; the call was not made."""
+
+
+class TooManyRequests(HoldfastError):
+    """The caller has more requests than it may, in a minute or at a time. `retry_after`: when there is room again."""
+
+    def __init__(self, detail: str, retry_after: timedelta) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class Stopped(HoldfastError):
+    """A person has thrown the kill switch for this agent, this tenant, or everything. Nothing was stored."""
 
 
 class Unavailable(HoldfastError):

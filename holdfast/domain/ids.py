@@ -41,3 +41,9 @@ def workflow_id(tenant_id: str, agent: str, message_id: str) -> str:
     It holds no text of a user: workflow ids stay plain even where payloads are encrypted.
     """
     return f"{tenant_id}:{agent}:{message_id}"
+
+
+def tenant_of_workflow(workflow: str) -> str | None:
+    """Whose workflow it is, as its id says; None: the id is none of ours."""
+    parts = workflow.split(":")
+    return parts[0] if len(parts) == 3 else None

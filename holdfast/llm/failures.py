@@ -87,8 +87,11 @@ class Failure:
     retry_after: timedelta | None = None
 
 
-def classify(error: Exception) -> Failure:
-    """Look an error up in the table. LiteLLM raises OpenAI's errors, its own, and plain ValueErrors."""
+def classify(error: Exception, own_key_of: str | None = None) -> Failure:
+    """Look an error up in the table. LiteLLM raises OpenAI's errors, its own, and plain ValueErrors.
+
+    `own_key_of`: the provider that was asked with a tenant's own key.
+    """
     # The error's text may quote the prompt, or part of a key; its type and status may not.
     kind = next((base.__name__ for base in type(error).__mro__ if base.__name__ in _BY_NAME), None)
     if kind is None and getattr(error, "status_code", None) == 500 and _came_from(error) & _UNREACHABLE:
@@ -100,6 +103,8 @@ def classify(error: Exception) -> Failure:
     if not isinstance(status, int):
         return Failure(Remedy.ELSEWHERE, f"no answer that makes sense ({type(error).__name__})")
     remedy = _remedy(status)
+    if own_key_of is not None and status in (401, 403):
+        return Failure(remedy, f"{own_key_of} refuses the tenant's own key: set another (HTTP {status})")
     reason = _BY_STATUS.get(
         status, "the provider refuses the request" if remedy.ends_the_walk else "the provider failed"
     )

@@ -44,6 +44,20 @@ def cost(deployment: dict[str, Any], usage: Any, *, call_type: str = "completion
     return Decimal(str(prompt + completion)).quantize(_SMALLEST)
 
 
+def provider_of(deployment: dict[str, Any]) -> str | None:
+    """Whose a deployment is, for tenants' own keys: what `model_info.provider` says, or LiteLLM's name for it.
+
+    None: it is called OpenAI's, or anybody's, and stands at an address of its own. Nobody's key may go there unasked.
+    """
+    said = (deployment.get("model_info") or {}).get("provider")
+    if said is not None:
+        return str(said)
+    params = deployment["litellm_params"]
+    if params.get("api_base") or params.get("base_url"):
+        return None
+    return str(litellm.get_llm_provider(params["model"])[1])
+
+
 def is_priced(deployment: dict[str, Any]) -> bool:
     """Whether a price is known, be it zero."""
     if _own_price(deployment) is not None:

@@ -6,8 +6,9 @@ At worst, one model call is `holdfast.llm.router.MAX_CALLS` provider calls.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from holdfast.domain.errors import ModelError, ModelRequestRefused
@@ -66,6 +67,7 @@ class ModelPool:
         *,
         use_tools: bool = True,
         listener: "Callable[[StreamEvent], None] | None" = None,
+        provider_keys: Mapping[str, str] = MappingProxyType({}),
         **options: Any,
     ) -> Completion:
         """Ask an alias.
@@ -76,6 +78,7 @@ class ModelPool:
             tools: what the model may call, in OpenAI's function form.
             use_tools: False shows the tools, since the transcript may call them, but forbids new calls.
             listener: hears the answer as it streams; without one, the answer comes whole.
+            provider_keys: by provider, in place of the deployments' own.
             options: passed to the provider, such as `temperature` and `max_tokens`.
 
         Raises:
@@ -84,7 +87,7 @@ class ModelPool:
         """
         offered = {"tools": list(tools), "tool_choice": "auto" if use_tools else "none"} if tools else {}
         streamed = {} if listener is None else {"stream_options": {"include_usage": True}}
-        watch = self._watch(alias, listener)
+        watch = self._watch(alias, provider_keys, listener)
         try:
             answered = await self._router.watched_completion(
                 watch, messages=list(messages), **offered, **streamed, **options
@@ -94,14 +97,21 @@ class ModelPool:
         _log_fallback(watch)
         return _completion(watch, answered)
 
-    async def embed(self, alias: str, texts: Sequence[str], **options: Any) -> Embeddings:
+    async def embed(
+        self,
+        alias: str,
+        texts: Sequence[str],
+        *,
+        provider_keys: Mapping[str, str] = MappingProxyType({}),
+        **options: Any,
+    ) -> Embeddings:
         """A vector for each text.
 
         Raises:
             ModelsUnavailable: no deployment answered; the same again may succeed.
             ModelRequestRefused: the request itself is refused; the same again can't.
         """
-        watch = self._watch(alias)
+        watch = self._watch(alias, provider_keys)
         try:
             embeddings = await self._router.watched_embedding(watch, list(texts), **options)
         except Exception as error:
@@ -137,10 +147,15 @@ class ModelPool:
             raise _model_error(watch, error) from None
         return _completion(watch, answered)
 
-    def _watch(self, alias: str, listener: "Callable[[StreamEvent], None] | None" = None) -> "Watch":
+    def _watch(
+        self,
+        alias: str,
+        provider_keys: Mapping[str, str],
+        listener: "Callable[[StreamEvent], None] | None" = None,
+    ) -> "Watch":
         if alias not in self.aliases:
             raise ModelRequestRefused(f"There is no alias {alias!r}; known are {', '.join(self.aliases)}.")
-        return self._new_watch(alias, listener)
+        return self._new_watch(alias, listener, provider_keys)
 
 
 def _settings(model_list: list[dict[str, Any]], router_settings: dict[str, Any]) -> dict[str, Any]:

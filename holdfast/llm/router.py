@@ -7,16 +7,17 @@ The Router chooses the deployment, and goes on to the next and to the fallback a
   its finish reason came; otherwise the attempt failed, what it streamed is void, and the next deployment begins anew;
 - keeps a record of each attempt: which deployment, how long, why it failed;
 - ends the walk at an error that is the caller's fault, and after `MAX_CALLS` provider calls;
-- cuts an attempt at its total time, which LiteLLM knows only from one byte to the next.
+- cuts an attempt at its total time, which LiteLLM knows only from one byte to the next;
+- asks a provider with the key of the tenant that the call is for, where the tenant has one of its own.
 
-The three methods that it overrides are not public: litellm is pinned exactly, and `tests/unit/test_pool.py` would
+The methods that it overrides are not all public: litellm is pinned exactly, and `tests/unit/test_pool.py` would
 notice. `docs/decisions/0004-router.md` weighs the alternatives.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from holdfast.domain.model_calls import Attempt, Embeddings, StreamEvent, TextDe
 from holdfast.domain.storable import storable
 from holdfast.llm.failures import EmptyAnswer, Failure, Remedy, TornStream, classify
 from holdfast.llm.gathered import Gathered, requested
-from holdfast.llm.known_models import cost
+from holdfast.llm.known_models import cost, provider_of
 from holdfast.llm.library import litellm
 
 #: Provider calls for one model call, at most, whatever models.yaml says: the Router would walk on.
@@ -42,15 +43,25 @@ CONNECT_TIMEOUT_S = 5.0
 #: The longest name of a model that is kept, in characters: the provider says it.
 _MAX_NAME = 200
 
+#: Marks a call that is made with a tenant's own key.
+_OWN_KEY = "holdfast_own_key"
+
+#: What a provider answers to a key: not known, not paid for, not allowed this or so much of it.
+_REFUSALS_OF_A_KEY = frozenset({401, 402, 403, 404, 429})
+
 Listener = Callable[[StreamEvent], None]
 
 
 @dataclass
 class Watch:
-    """One model call while the Router works at it."""
+    """One model call while the Router works at it.
+
+    `provider_keys`: those of the tenant it is made for. `own_key_of`: the provider that is asked with one of them now.
+    """
 
     alias: str
     listener: Listener | None = None
+    provider_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     attempts: list[Attempt] = field(default_factory=list)
     failures: list[tuple[str, Failure]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
@@ -58,6 +69,7 @@ class Watch:
     calls: int = 0
     ended_by: Exception | None = None
     chosen: dict[str, Any] | None = None
+    own_key_of: str | None = None
     limit: asyncio.Timeout | None = None
 
     def elapsed_ms(self) -> int:
@@ -115,15 +127,37 @@ class WatchedRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM's classes 
         self, deployment: dict[str, Any], kwargs: dict[str, Any], function_name: str | None = None
     ) -> None:
         """Called with the deployment once it is chosen, before it is asked."""
+        watch = _WATCH.get()
+        # A walk goes on with the same arguments: the key of one provider must not reach the next.
+        kwargs.pop("api_key", None)
         super()._update_kwargs_with_deployment(deployment, kwargs, function_name)
+        # Only now: LiteLLM would make a deployment of its own of each key that it saw before, and keep it.
+        self._use_own_key(watch, deployment, kwargs)
         silence = float(kwargs["timeout"])
         kwargs["timeout"] = httpx.Timeout(silence, connect=min(CONNECT_TIMEOUT_S, silence))
-        watch = _WATCH.get()
         watch.chosen = deployment
         watch.calls += 1
         if watch.limit is not None:
             total = float(deployment["litellm_params"].get("timeout") or self.timeout)
             watch.limit.reschedule(asyncio.get_running_loop().time() + total)
+
+    def _use_own_key(self, watch: Watch, deployment: dict[str, Any], kwargs: dict[str, Any]) -> None:
+        provider = provider_of(deployment) if watch.provider_keys else None
+        watch.own_key_of = provider if provider in watch.provider_keys else None
+        kwargs["metadata"].pop(_OWN_KEY, None)
+        if watch.own_key_of is not None:
+            kwargs["api_key"] = watch.provider_keys[watch.own_key_of]
+            kwargs["metadata"][_OWN_KEY] = True
+
+    def deployment_callback_on_failure(
+        self, kwargs: dict[str, Any], completion_response: Any, start_time: Any, end_time: Any
+    ) -> bool:
+        """Has a deployment cool down; not when a provider refuses a tenant's own key: that is no one else's trouble."""
+        metadata = (kwargs.get("litellm_params") or {}).get("metadata") or {}
+        status = getattr(kwargs.get("exception"), "status_code", None)
+        if metadata.get(_OWN_KEY) and isinstance(status, int) and status in _REFUSALS_OF_A_KEY:
+            return False
+        return bool(super().deployment_callback_on_failure(kwargs, completion_response, start_time, end_time))
 
     async def _acompletion_streaming_iterator(
         self,
@@ -189,7 +223,7 @@ class WatchedRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM's classes 
         watch = _WATCH.get()
         if watch.ended_by is not None:
             raise watch.ended_by
-        watch.chosen, before, started = None, watch.calls, time.monotonic()
+        watch.chosen, watch.own_key_of, before, started = None, None, watch.calls, time.monotonic()
         try:
             try:
                 async with asyncio.timeout(None) as watch.limit:
@@ -204,7 +238,7 @@ class WatchedRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM's classes 
         watch.attempts.append(_attempt_of(watch, alias, started, None))
 
     def _failed(self, watch: Watch, alias: str, started: float, error: Exception, *, voids: bool) -> None:
-        failure = classify(error)
+        failure = classify(error, own_key_of=watch.own_key_of)
         attempt = _attempt_of(watch, alias, started, failure.reason)
         watch.attempts.append(attempt)
         watch.failures.append((attempt.deployment, failure))

@@ -6,13 +6,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.agents import OnBusy
 from holdfast.domain.confirmations import Decision
-from holdfast.domain.errors import Conflict, InvalidInput, NotFound
+from holdfast.domain.errors import Conflict, InvalidInput, NotFound, Stopped
 from holdfast.domain.messages import NewMessage
 from holdfast.domain.permissions import Caller
 from holdfast.services.confirmation_endings import settle_withdrawn
 from holdfast.services.confirmations import Decided, decide_in, may_decide
 from holdfast.services.runs import ask_to_cancel
-from holdfast.store import agents, confirmations, outbox, runs
+from holdfast.store import agents, confirmations, outbox, runs, switches
 from holdfast.store.agents import Reception
 from holdfast.store.turns import Conversation
 
@@ -46,7 +46,11 @@ async def arrive(
         InvalidInput: there is no such agent.
         NotFound: there is no such conversation.
         Conflict: the conversation is busy, and its agent takes no message meanwhile.
+        Stopped: a kill switch is thrown.
     """
+    switch = await switches.standing(connection, caller.tenant_id, message.agent)
+    if switch is not None:
+        raise Stopped(str(switch))
     reception = await agents.reception(connection, caller.tenant_id, message.agent)
     if reception is None:
         raise InvalidInput("agent", f"There is no agent {message.agent!r}.")

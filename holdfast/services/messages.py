@@ -61,6 +61,7 @@ class Messages:
             IdempotencyMismatch: the key was used before with another message.
             NotFound: there is no such conversation.
             Conflict: the conversation is busy, and its agent takes no message meanwhile; nothing was accepted.
+            Stopped: a kill switch is thrown; nothing was accepted.
             Unavailable: the database does not answer; nothing was accepted.
         """
         _check(message)

@@ -9,13 +9,15 @@ from functools import partial
 from typing import Any, TypeVar
 
 from holdfast.domain.budgets import dollars
-from holdfast.domain.errors import BudgetExceeded, InvalidInput, ModelError, NoValidAnswer, Unavailable
+from holdfast.domain.errors import BudgetExceeded, InvalidInput, ModelError, NoValidAnswer, Stopped, Unavailable
 from holdfast.domain.messages import ChatMessage
 from holdfast.domain.model_calls import Attempt, Completion, Embeddings, StreamEvent, Usage
 from holdfast.domain.storable import is_storable
 from holdfast.llm.pool import ModelPool
 from holdfast.llm.structured import MAX_REPAIRS, Malformed, Schema, instructed, sent_back, version_of
-from holdfast.store import audit, budgets
+from holdfast.llm.tenant_slots import TenantSlots
+from holdfast.services.provider_keys import ProviderKeys
+from holdfast.store import audit, budgets, switches
 from holdfast.store.budgets import Reservation
 from holdfast.store.engine import Database
 
@@ -71,14 +73,23 @@ class Models:
         database: keeps the record.
         pool: gives the pool, which may be made when it is first asked for.
         unusable: aliases of models.yaml that have no usable deployment, and the variables that would help.
+        provider_keys: gives the tenant's own.
+        slots: how many calls each tenant may have in flight.
     """
 
     def __init__(
-        self, database: Database, pool: Callable[[], Awaitable[ModelPool]], unusable: dict[str, tuple[str, ...]]
+        self,
+        database: Database,
+        pool: Callable[[], Awaitable[ModelPool]],
+        unusable: dict[str, tuple[str, ...]],
+        provider_keys: ProviderKeys,
+        slots: TenantSlots,
     ) -> None:
         self._database = database
+        self._slots = slots
         self._pool = pool
         self._unusable = unusable
+        self._provider_keys = provider_keys
 
     async def complete(self, tenant_id: str, ask: Ask, listener: Listener | None = None) -> Completion:
         """An answer, once it is whole; `listener` hears it as it streams.
@@ -87,6 +98,8 @@ class Models:
             InvalidInput: there is no such alias, or a text can't be encoded.
             Unavailable: the alias has no usable deployment.
             BudgetExceeded: the tenant's budget has no room for what the call may cost.
+            Stopped: the tenant's kill switch is thrown.
+            TooManyRequests: the tenant has as many calls in flight as it may.
             ModelsUnavailable: no deployment answered.
             ModelRequestRefused: the provider refuses the request.
         """
@@ -99,6 +112,7 @@ class Models:
             ask.tools,
             use_tools=ask.use_tools,
             listener=listener,
+            provider_keys=await self._provider_keys.opened(tenant_id),
             **ask.options,
         )
         return await self._recorded(_Call(tenant_id, ask.alias, ask.purpose, worst_usd), calling)
@@ -129,7 +143,8 @@ class Models:
         """
         pool = await self._pool_for(alias, "input", texts)
         call = _Call(tenant_id, alias, purpose, pool.worst_case(alias, texts))
-        return await self._recorded(call, partial(pool.embed, alias, texts))
+        provider_keys = await self._provider_keys.opened(tenant_id)
+        return await self._recorded(call, partial(pool.embed, alias, texts, provider_keys=provider_keys))
 
     async def generate(
         self, tenant_id: str, ask: Ask, schema: dict[str, Any], prompt_version: str | None = None
@@ -169,6 +184,10 @@ class Models:
         return pool
 
     async def _recorded(self, call: _Call, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        async with self._slots.one(call.tenant_id):
+            return await self._reserved_and_recorded(call, ask)
+
+    async def _reserved_and_recorded(self, call: _Call, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         reservation = await self._reserve(call)
         try:
             answer = await ask()
@@ -186,6 +205,9 @@ class Models:
         """Reserve what a call can cost at most; None: the tenant has no budget."""
         tenant_id, reservation = call.tenant_id, Reservation.by_itself(call.worst_usd)
         async with self._database.tenant(tenant_id) as connection:
+            switch = await switches.standing(connection, tenant_id)
+            if switch is not None:
+                raise Stopped(str(switch))
             if not await budgets.lock(connection, tenant_id):
                 return None
             if await budgets.reserve(connection, tenant_id, reservation):

@@ -11,6 +11,7 @@ from holdfast.domain.ids import workflow_id
 from holdfast.domain.model_calls import Usage
 from holdfast.domain.permissions import WHOLE_TENANT, Caller, Permission, View
 from holdfast.domain.runs import OPEN, Run, RunStatus
+from holdfast.domain.steps import Ending
 from holdfast.domain.tools import ToolCall
 from holdfast.services.confirmation_endings import withdraw
 from holdfast.store import audit, messages, outbox, runs, steps, tool_calls, turns
@@ -128,7 +129,7 @@ def _needs_no_waiting(status: RunStatus) -> bool:
     return status not in OPEN or status is RunStatus.REQUIRES_CONFIRMATION
 
 
-async def ask_to_cancel(connection: AsyncConnection, caller: Caller, run_id: str) -> str | None:
+async def ask_to_cancel(connection: AsyncConnection, caller: Caller, run_id: str, why: str | None = None) -> str | None:
     """Take note, durably, that a run is to be stopped. Answers with its workflow; None: it has ended, or was asked."""
     tenant_id = caller.tenant_id
     if not await runs.ask_to_cancel(connection, tenant_id, run_id, caller.person):
@@ -136,7 +137,7 @@ async def ask_to_cancel(connection: AsyncConnection, caller: Caller, run_id: str
     run = await runs.get(connection, tenant_id, run_id)
     workflow = workflow_id(tenant_id, run.agent, run.message_id)
     await outbox.add_cancel(connection, tenant_id, run_id, workflow)
-    entry = audit.Entry(kind="run", outcome="cancel requested", run_id=run_id, person=caller.person)
+    entry = audit.Entry(kind="run", outcome="cancel requested", run_id=run_id, person=caller.person, detail=why)
     await audit.append(connection, tenant_id, entry)
     return workflow
 
@@ -155,11 +156,22 @@ TERMINATED = "terminated from outside"
 
 async def end_lost(connection: AsyncConnection, tenant_id: str, run_id: str, why: str) -> bool:
     """End a run whose workflow does not run any more, and wake the next one. False: it has ended before."""
+    return await _end(connection, tenant_id, run_id, RunStatus.FAILED, error=why)
+
+
+async def end_stopped(connection: AsyncConnection, tenant_id: str, run_id: str) -> None:
+    """End a run that was asked to end, and has not; its workflow is told once more, as soon as it can be."""
+    if await _end(connection, tenant_id, run_id, RunStatus.CANCELLED, error=Ending.CANCELLED):
+        run = await runs.get(connection, tenant_id, run_id)
+        await outbox.add_cancel(connection, tenant_id, run_id, workflow_id(tenant_id, run.agent, run.message_id))
+
+
+async def _end(connection: AsyncConnection, tenant_id: str, run_id: str, status: RunStatus, *, error: str) -> bool:
     await turns.lock(connection, tenant_id, run_id)
     if await runs.status_of(connection, tenant_id, run_id, WHOLE_TENANT) not in OPEN:
         return False
     await withdraw(connection, tenant_id, run_id)
-    following = await turns.end(connection, tenant_id, run_id, Ended(RunStatus.FAILED, degraded=False, error=why))
+    following = await turns.end(connection, tenant_id, run_id, Ended(status, degraded=False, error=error))
     if following is not None:
         await outbox.add_freed(connection, tenant_id, run_id, following)
     return True

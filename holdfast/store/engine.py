@@ -13,15 +13,37 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from holdfast.domain.errors import ConfigurationError, Unavailable
+from holdfast.store import catalogue
+from holdfast.store.catalogue import Breach
 
 _SET = text("SELECT set_config(:name, :value, true)")
 
-_ROLE = text(
-    "SELECT rolname, rolsuper, rolbypassrls,"
-    " EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-    "   WHERE n.nspname = 'public' AND c.relkind = 'r' AND pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owns_tables"
-    " FROM pg_roles r WHERE rolname = current_user"
+# Also by way of a role that it is a member of, which SET ROLE would make it: with that, row-level security is a matter
+# of its own good will. Whoever makes roles can make itself a member; a replica, and the server's files, hold every row.
+_ROLE = text("""
+WITH me AS (SELECT oid, rolname FROM pg_roles WHERE rolname = current_user), mine AS (
+  SELECT r.* FROM pg_roles r, me WHERE pg_has_role(me.oid, r.oid, 'MEMBER')
 )
+SELECT me.rolname, array_remove(ARRAY[
+  CASE WHEN EXISTS (SELECT FROM mine WHERE rolsuper) THEN 'superuser' END,
+  CASE WHEN EXISTS (SELECT FROM mine WHERE rolbypassrls) THEN 'BYPASSRLS' END,
+  CASE WHEN EXISTS (SELECT FROM mine WHERE rolcreaterole) THEN 'CREATEROLE' END,
+  CASE WHEN EXISTS (SELECT FROM mine WHERE rolreplication) THEN 'REPLICATION' END,
+  CASE WHEN EXISTS (
+    SELECT FROM mine
+    WHERE rolname IN ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')
+  ) THEN 'the server''s files' END,
+  CASE WHEN EXISTS (
+    SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN mine ON mine.oid = c.relowner
+    WHERE n.nspname = 'public'
+  ) OR EXISTS (
+    SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN mine ON mine.oid = p.proowner
+    WHERE n.nspname = 'public'
+  ) OR EXISTS (SELECT FROM pg_database d JOIN mine ON mine.oid = d.datdba WHERE datname = current_database())
+    OR EXISTS (SELECT FROM pg_namespace n JOIN mine ON mine.oid = n.nspowner WHERE nspname = 'public')
+  THEN 'owner' END
+], NULL) AS powers FROM me
+""")
 
 
 def create_engine(url: str, pool_size: int) -> AsyncEngine:
@@ -57,7 +79,7 @@ class Database:
 
     @asynccontextmanager
     async def relay(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that sees the outbox of every tenant, which holds ids only, and no other table."""
+        """A transaction that sees ids only: the outbox of every tenant, their names, and the kill switches."""
         async with self._transaction("app.relay", "on") as connection:
             yield connection
 
@@ -93,7 +115,8 @@ class Database:
         """Refuse a role that row-level security does not bind.
 
         Raises:
-            ConfigurationError: the role is a superuser, bypasses row-level security, or owns tables.
+            ConfigurationError: the role, or one that it can become, is a superuser, bypasses row-level security, owns
+                the tables, or can give itself such a role.
             Unavailable: the database does not answer.
         """
         try:
@@ -101,11 +124,17 @@ class Database:
                 role = (await connection.execute(_ROLE)).one()
         except (OSError, PoolTimeoutError, DBAPIError) as error:
             raise Unavailable(f"The database can't be reached: {_first_line(error)}") from error
-        if role.rolsuper or role.rolbypassrls or role.owns_tables:
+        if role.powers:
             raise ConfigurationError(
-                f"HOLDFAST_DATABASE_URL: the role {role.rolname!r} is not bound by row-level security; connect as a "
-                "role that is neither superuser nor owner nor BYPASSRLS (`holdfast migrate` makes one)"
+                f"HOLDFAST_DATABASE_URL: the role {role.rolname!r} is not bound by row-level security: it is, or can "
+                f"become, {', '.join(role.powers)}; connect as a role that is none of these, which `holdfast migrate` "
+                "makes: give it HOLDFAST_DATABASE_OWNER_URL, and the role's own name here"
             )
+
+    async def breaches(self) -> list[Breach]:
+        """What breaks the rules that keep tenants apart."""
+        async with self._engine.connect() as connection:
+            return await catalogue.breaches(connection)
 
     async def revision(self) -> str | None:
         """The migration that the database is at."""

@@ -21,7 +21,7 @@ NAMES = {
 }
 
 #: The same, of no run: only where no run is left.
-NAMES_OF_NO_RUN = {"api_keys": ("person", "created_by")}
+NAMES_OF_NO_RUN = {"api_keys": ("person", "created_by"), "provider_keys": ("created_by",), "switches": ("thrown_by",)}
 
 #: What is a name and nothing else: the row goes.
 LINKS = {"identities": ("principal",)}
@@ -68,6 +68,8 @@ FROM erasing e
 WHERE m.tenant_id = :tenant_id AND m.run_id = e.run_id AND (m.role <> 'user' OR e.own) AND m.text <> :erased
 """,
     f"UPDATE steps SET text = '' WHERE {_OF_ERASING}",
+    f"DELETE FROM events WHERE {_OF_ERASING}",
+    f"DELETE FROM deltas WHERE {_OF_ERASING}",
     f"""
 UPDATE tool_calls
 SET arguments_raw = '{{}}', arguments = NULL, arguments_digest = NULL,
@@ -118,6 +120,8 @@ WHERE tenant_id = :tenant_id
   AND (CAST(:person AS text) IS NULL OR principal = :person OR kind || ':' || subject = :person)
 """)
 
+_FORGET_PROVIDER_KEYS = text("DELETE FROM provider_keys WHERE tenant_id = :tenant_id AND CAST(:person AS text) IS NULL")
+
 
 async def is_known(connection: AsyncConnection, tenant_id: str) -> bool:
     """Whether there is such a tenant."""
@@ -166,5 +170,6 @@ async def erase_names(
             changed += (await connection.execute(statement, values)).rowcount
     if not is_any_left:
         changed += (await connection.execute(_UNLINK, values)).rowcount
+        await connection.execute(_FORGET_PROVIDER_KEYS, values)
     on_record = await connection.execute(_NAMES_ON_RECORD, {**values, "erasure_id": erasure_id})
     return changed + on_record.rowcount

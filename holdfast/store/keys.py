@@ -52,9 +52,8 @@ async def add_tenant(connection: AsyncConnection, tenant_id: str) -> None:
 
 
 async def has_tenant(connection: AsyncConnection, tenant_id: str) -> bool:
-    """Whether there is a tenant."""
-    query = select(tenants.c.tenant_id).where(tenants.c.tenant_id == tenant_id)
-    return await connection.scalar(query) is not None
+    """Whether there is such a tenant."""
+    return await connection.scalar(select(tenants.c.tenant_id).where(tenants.c.tenant_id == tenant_id)) is not None
 
 
 async def add(

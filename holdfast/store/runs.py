@@ -21,7 +21,9 @@ SELECT this.agent, this.agent_version, this.stream_is_open,
        EXISTS (SELECT FROM runs later WHERE later.tenant_id = this.tenant_id
          AND later.conversation_id = this.conversation_id AND later.position > this.position
          AND later.status = 'queued' AND later.on_busy = 'steer') AS is_steered,
-       EXISTS (SELECT FROM budgets b WHERE b.tenant_id = this.tenant_id) AS has_budget
+       EXISTS (SELECT FROM budgets b WHERE b.tenant_id = this.tenant_id) AS has_budget,
+       this.cancelled_by IS NOT NULL OR EXISTS (SELECT FROM switches w
+         WHERE w.tenant_id IN (this.tenant_id, '*') AND w.agent IN ('', this.agent)) AS is_held_back
 FROM runs this WHERE this.tenant_id = :tenant_id AND this.run_id = :run_id
 """)
 
@@ -63,7 +65,8 @@ class BeforeStep:
     """What is to be known of a run before one of its model calls.
 
     `cost_usd` sums up what its steps cost so far, as far as a price is known. `is_steered`: messages wait to join it.
-    `has_budget`: its tenant has one. `stream_is_open`: text of a try before stands in its log, and is not completed.
+    `has_budget`: its tenant has one. `is_held_back`: it may begin nothing any more, as in `switches.holds_back`.
+    `stream_is_open`: text of a try before stands in its log, and is not completed.
     """
 
     agent: str
@@ -73,6 +76,7 @@ class BeforeStep:
     is_steered: bool
     has_budget: bool
     stream_is_open: bool
+    is_held_back: bool
 
 
 async def before_step(connection: AsyncConnection, tenant_id: str, run_id: str, step: int) -> BeforeStep:

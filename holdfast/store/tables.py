@@ -98,6 +98,20 @@ identities = Table(
     Index("ix_identities_principal", "tenant_id", "principal"),
 )
 
+provider_keys = Table(
+    "provider_keys",
+    metadata,
+    _tenant(),
+    Column("provider", Text, nullable=False),
+    Column("ciphertext", LargeBinary, nullable=False, comment="bound to the tenant and the provider"),
+    Column("key_id", Text, nullable=False, comment="which of the payload keys opens it"),
+    Column("hint", Text, nullable=False, comment="its last characters, to tell it from another"),
+    Column("created_by", Text, nullable=False),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "provider"),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
+)
+
 agents = Table(
     "agents",
     metadata,
@@ -171,6 +185,13 @@ runs = Table(
     _one_of("status", RunStatus),
     Index("ix_runs_conversation", "tenant_id", "conversation_id", "position", unique=True),
     Index("ix_runs_sent_by", "tenant_id", "sent_by", "run_id"),
+    # What a kill switch stops is found among the runs of years.
+    Index(
+        "ix_runs_open",
+        "tenant_id",
+        "run_id",
+        postgresql_where=text("status IN ('queued', 'running', 'requires_confirmation')"),
+    ),
 )
 
 messages = Table(
@@ -433,4 +454,16 @@ outbox = Table(
     PrimaryKeyConstraint("tenant_id", "outbox_id"),
     Index("ix_outbox_due_at", "due_at"),
     Index("ix_outbox_run_id", "tenant_id", "run_id"),
+)
+
+# The row of the tenant "*" is the switch for everything: each tenant sees it, and only the tables' owner writes it.
+switches = Table(
+    "switches",
+    metadata,
+    _tenant(),
+    Column("agent", Text, nullable=False, comment="empty: the whole tenant"),
+    Column("reason", Text, nullable=False),
+    Column("thrown_by", Text, nullable=False),
+    Column("thrown_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    PrimaryKeyConstraint("tenant_id", "agent"),
 )

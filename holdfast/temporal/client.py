@@ -6,23 +6,33 @@ Where to connect comes from Temporal's own variables and profiles (`TEMPORAL_ADD
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.client import Client, WorkflowExecutionStatus
-from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.common import (
+    Priority,
+    SearchAttributeKey,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDReusePolicy,
+)
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 
 from holdfast.domain.errors import ConfigurationError, Unavailable
 from holdfast.domain.ids import workflow_id
 from holdfast.domain.runs import RunToStart
 from holdfast.domain.steps import MessageInput
-from holdfast.temporal.converter import DATA_CONVERTER
+from holdfast.secrecy.keyring import Keyring
+from holdfast.temporal.converter import data_converter
 from workflows import names
 
 #: How long a caller may be kept waiting for Temporal. Nothing is lost by it: the outbox keeps the word.
@@ -42,10 +52,11 @@ _CONVERSATION_ID = SearchAttributeKey.for_keyword(names.CONVERSATION_ID)
 Answer = TypeVar("Answer")
 
 
-async def connect(*, lazy: bool = False) -> Client:
+async def connect(keyring: Keyring | None = None, *, lazy: bool = False) -> Client:
     """A client, connected as the environment says.
 
     Args:
+        keyring: seals what is sent; None: nothing is sealed, and what was can't be read.
         lazy: connect at the first call, so that a process can start while Temporal is down.
 
     Raises:
@@ -60,9 +71,19 @@ async def connect(*, lazy: bool = False) -> Client:
     # Only callers outside of a worker are in a hurry; a worker's own calls are the SDK's to retry.
     retries = _SHORT_RETRIES if lazy else None
     try:
-        return await Client.connect(**config, lazy=lazy, data_converter=DATA_CONVERTER, retry_config=retries)
+        return await Client.connect(
+            **config, lazy=lazy, data_converter=data_converter(keyring), retry_config=retries, runtime=_runtime()
+        )
     except RuntimeError as error:
         raise Unavailable(f"Temporal can't be reached at {config['target_host']}.") from error
+
+
+@cache
+def _runtime() -> Runtime:
+    """The SDK's own part, whose lines go to our log, where secrets are taken out, and not straight to the terminal."""
+    forwarding = LogForwardingConfig(logger=logging.getLogger("temporalio.core"))
+    lines = LoggingConfig(TelemetryFilter(core_level="WARN", other_level="ERROR"), forwarding=forwarding)
+    return Runtime(telemetry=TelemetryConfig(logging=lines))
 
 
 async def missing_search_attributes(client: Client) -> list[str]:
@@ -90,6 +111,8 @@ class MessageWorkflows:
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             search_attributes=_search_attributes(run),
             static_summary=f"message to {run.agent}",
+            # What one tenant has waiting is not served before another tenant's; the activities inherit it.
+            priority=Priority(fairness_key=run.tenant_id),
             rpc_timeout=PATIENCE,
         )
         with contextlib.suppress(WorkflowAlreadyStartedError):

@@ -38,11 +38,12 @@ from holdfast.testing.wires import FORMATS, Format, Wire
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """A request as it came: the model asked for, the whole body, and the format it came in."""
+    """A request as it came: the model asked for, the whole body, the format it came in, and the key it came with."""
 
     model: str
     body: dict[str, Any]
     wire: Wire = "openai"
+    key: str = ""
 
     @property
     def last_text(self) -> str:
@@ -181,7 +182,8 @@ class ScriptedProvider:
 
     async def _serve(self, format_: Format, request: Request) -> Watched:
         body = await request.json()
-        recorded = RecordedRequest(str(body.get("model")), body, format_.wire)
+        key = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
+        recorded = RecordedRequest(str(body.get("model")), body, format_.wire, key)
         with self._lock:
             tally, asked = self._tally, Asked(format_, body, self._released)
             tally.arrives()

@@ -5,7 +5,6 @@ server's own in words like these. So how far a request came is noted here, where
 """
 
 import contextlib
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
@@ -19,6 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
 
 from holdfast.domain.mcp import HttpServer, McpServer, StdioServer
+from holdfast.tools import mcp_stderr
 
 #: How long a connection has to open, in seconds.
 CONNECT_TIMEOUT_S = 30.0
@@ -60,12 +60,15 @@ def transport(server: McpServer, note_trouble: Callable[[str], None]) -> Abstrac
     return _stdio(server)
 
 
-def _stdio(server: StdioServer) -> AbstractAsyncContextManager[Streams]:
+@asynccontextmanager
+async def _stdio(server: StdioServer) -> AsyncIterator[Streams]:
     # The SDK gives the process what any program needs (PATH, HOME, …) and nothing else of our environment.
     parameters = StdioServerParameters(
         command=server.command, args=list(server.args), env=dict(server.env), cwd=server.cwd
     )
-    return stdio_client(parameters, errlog=sys.__stderr__ or sys.stderr)
+    with mcp_stderr.logged(server.name) as errlog:
+        async with stdio_client(parameters, errlog=errlog) as streams:
+            yield streams
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from holdfast.domain.storable import storable
 from holdfast.domain.tools import DEFAULT_TIMEOUT_S
+from holdfast.secrecy.redaction import redacted, without_known_secrets
 from holdfast.tools.doubt import is_in_doubt
 from holdfast.tools.registry import Tool
 
@@ -162,8 +163,8 @@ def _is_cancelled() -> bool:
 
 def _failed(error: BaseException) -> Raised | Unknown:
     if isinstance(error, OutcomeUnknown):
-        return Unknown(storable(_text(error), MAX_ERROR_CHARACTERS))
-    said = storable(f"{type(error).__name__}: {_text(error)}", MAX_ERROR_CHARACTERS)
+        return Unknown(_storable_error(_text(error)))
+    said = _storable_error(f"{type(error).__name__}: {_text(error)}")
     return Raised(said) if isinstance(error, NothingHappened) or not is_in_doubt(error) else Unknown(said)
 
 
@@ -174,9 +175,15 @@ def _text(error: BaseException) -> str:
         return "it has no text"
 
 
+def _storable_error(text: str) -> str:
+    # It is stored, and shown to the model, which may repeat it: a library's error may quote the key it was called with.
+    # Cut far behind what is kept, so that no secret is cut in two there, and a text without end costs no time.
+    return storable(redacted(text[: 10 * MAX_ERROR_CHARACTERS]), MAX_ERROR_CHARACTERS)
+
+
 def _as_text(value: Any) -> str:
     try:
-        return storable(to_json(value).decode(), MAX_STORED_CHARACTERS)
+        return storable(without_known_secrets(to_json(value).decode()), MAX_STORED_CHARACTERS)
     except (PydanticSerializationError, UnicodeError, ValueError, RecursionError) as error:
-        note = f"The tool ran, but what it returned ({type(value).__name__}) can't be shown: {error}"
+        note = redacted(f"The tool ran, but what it returned ({type(value).__name__}) can't be shown: {error}")
         return storable(to_json({"note": note[:MAX_ERROR_CHARACTERS]}).decode(), MAX_STORED_CHARACTERS)

@@ -28,6 +28,7 @@ from holdfast.config.agents_yaml import load_agents
 from holdfast.config.models_yaml import load_models
 from holdfast.config.settings import ApiSettings, MigrateSettings, PoolSettings, Settings, WorkerSettings, load_settings
 from holdfast.domain.errors import ConfigurationError
+from holdfast.secrecy.keyring import new_key
 from workflows import names
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +80,8 @@ def env_example() -> dict[str, str]:
 def filled_in() -> dict[str, str]:
     """`.env.example` as somebody filled it in who did what it says."""
     required = {reference.name for reference in REFERENCES if reference.operator == ":?"}
-    return {name: value or (secrets.token_hex(32) if name in required else "") for name, value in env_example().items()}
+    made = {name: secrets.token_hex(32) for name in required} | {"HOLDFAST_PAYLOAD_KEYS": new_key("1")}
+    return {name: value or made.get(name, "") for name, value in env_example().items()}
 
 
 def interpolated(value: Any, variables: Mapping[str, str]) -> str:
@@ -193,9 +195,13 @@ def test_each_process_can_load_its_settings_from_what_it_is_passed(
 def test_only_migrate_gets_the_owner_and_only_what_checks_keys_the_pepper() -> None:
     holders = {
         name: {service for service in SETTINGS if name in environment(service)}
-        for name in ("HOLDFAST_DATABASE_OWNER_URL", "HOLDFAST_KEY_PEPPER")
+        for name in ("HOLDFAST_DATABASE_OWNER_URL", "HOLDFAST_KEY_PEPPER", "HOLDFAST_PAYLOAD_KEYS")
     }
-    assert holders == {"HOLDFAST_DATABASE_OWNER_URL": {"migrate"}, "HOLDFAST_KEY_PEPPER": {"api", "pool"}}
+    assert holders == {
+        "HOLDFAST_DATABASE_OWNER_URL": {"migrate"},
+        "HOLDFAST_KEY_PEPPER": {"api", "pool"},
+        "HOLDFAST_PAYLOAD_KEYS": {"api", "worker", "pool"},
+    }
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

@@ -17,6 +17,7 @@ from holdfast.dev.postgres import Postgres
 from holdfast.dev.process import Child
 from holdfast.dev.temporal import Temporal
 from holdfast.domain.permissions import Role
+from holdfast.secrecy.keyring import new_key
 from holdfast.services.agents import Agents
 from holdfast.services.audit_log import AuditLog
 from holdfast.services.keys import Keys
@@ -30,6 +31,7 @@ AGENTS = Path(__file__).with_name("agents.yaml")
 TENANT = "chaos"
 _APP_ROLE = "holdfast_app"
 _PEPPER = "pepper-of-the-chaos-" + "0" * 32
+_PAYLOAD_KEYS = new_key("chaos")
 _START_TIMEOUT_S = 120
 
 
@@ -154,6 +156,7 @@ class Cast:
     def _api(self, number: int) -> Program:
         port = free_port()
         environment = {**self._common(), "HOLDFAST_KEY_PEPPER": _PEPPER, "HOLDFAST_API_PORT": str(port)}
+        environment["HOLDFAST_REQUESTS_PER_MINUTE"] = "0"
         return Program(f"api-{number}", ["api"], port, environment, self.folder)
 
     def _worker(self, number: int) -> Program:
@@ -171,6 +174,7 @@ class Cast:
             "HOLDFAST_ENVIRONMENT": "dev",
             "HOLDFAST_DATABASE_URL": self.postgres.url(_APP_ROLE),
             "HOLDFAST_TASK_QUEUE": "chaos",
+            "HOLDFAST_PAYLOAD_KEYS": _PAYLOAD_KEYS,
             "HOLDFAST_LOG_LEVEL": "WARNING",
         }
 

@@ -1,6 +1,5 @@
 """A worker in a process of its own, to be killed, with an API in this one; and an API in a process of its own."""
 
-import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,11 +8,9 @@ from pathlib import Path
 
 from holdfast.dev.ports import free_port, is_listening
 from holdfast.dev.process import Child
-from holdfast.store.engine import Database, create_engine
-from holdfast.temporal.client import connect
 from holdfast.testing.provider import ScriptedProvider
-from tests.harness.servers import APP_ROLE, Servers
-from tests.harness.stage import AGENTS, PEPPER, Stage, dismissing, serving_api
+from tests.harness.servers import Servers
+from tests.harness.stage import AGENTS, PAYLOAD_KEYS, PEPPER, Stage, playing_without_a_worker
 
 _ROOT = Path(__file__).parents[2]
 _START_TIMEOUT_S = 60
@@ -48,6 +45,7 @@ async def api_process(stage: Stage, log: Path, **variables: str) -> AsyncIterato
         "HOLDFAST_ENVIRONMENT": "dev",
         "HOLDFAST_DATABASE_URL": stage.database_url,
         "HOLDFAST_KEY_PEPPER": PEPPER,
+        "HOLDFAST_PAYLOAD_KEYS": PAYLOAD_KEYS,
         "HOLDFAST_TASK_QUEUE": stage.task_queue,
         "HOLDFAST_API_PORT": str(port),
         **variables,
@@ -68,29 +66,27 @@ class KillableStage:
     worker: KillableWorker
 
 
+def worker_environment(database_url: str, task_queue: str) -> dict[str, str]:
+    """Variables of a worker of the tests."""
+    return {
+        "HOLDFAST_ENVIRONMENT": "dev",
+        "HOLDFAST_DATABASE_URL": database_url,
+        "HOLDFAST_AGENTS": str(AGENTS),
+        "HOLDFAST_PAYLOAD_KEYS": PAYLOAD_KEYS,
+        "HOLDFAST_TASK_QUEUE": task_queue,
+        "HOLDFAST_WORKER_DRAIN_S": "0",
+    }
+
+
 @asynccontextmanager
 async def playing_with_a_killable_worker(
     servers: Servers, provider: ScriptedProvider, name: str, log: Path
 ) -> AsyncIterator[KillableStage]:
     """An API in this process, and no worker yet, while the block runs; on a database and a task queue called `name`."""
-    await servers.create_database(name)
-    os.environ["TEMPORAL_ADDRESS"] = servers.temporal_address
-    database_url = servers.database_url(name, APP_ROLE)
-    environment = {
-        "HOLDFAST_ENVIRONMENT": "dev",
-        "HOLDFAST_DATABASE_URL": database_url,
-        "HOLDFAST_AGENTS": str(AGENTS),
-        "HOLDFAST_TASK_QUEUE": name,
-        "HOLDFAST_WORKER_DRAIN_S": "0",
-    }
-    database = Database(create_engine(database_url, pool_size=5))
-    worker = KillableWorker(environment, log)
-    try:
-        async with serving_api(database_url, name) as url:
-            owner_url = servers.database_url(name)
-            stage = Stage(url, database, database_url, owner_url, await connect(), name, provider)
-            async with dismissing(stage):
-                yield KillableStage(stage, worker)
-    finally:
-        worker.kill()
-        await database.close()
+    async with playing_without_a_worker(servers, provider, name) as stage:
+        worker = KillableWorker(worker_environment(stage.database_url, name), log)
+        try:
+            yield KillableStage(stage, worker)
+        finally:
+            await stage.dismiss_callers()
+            worker.kill()

@@ -1,5 +1,6 @@
 """The whole application in this process, on the session's real servers: the API over HTTP, the worker, the provider."""
 
+import base64
 import contextlib
 import os
 from collections.abc import AsyncIterator, Collection
@@ -24,6 +25,7 @@ from holdfast.config.settings import ApiSettings, WorkerSettings
 from holdfast.dev.serving import serving
 from holdfast.domain.ids import workflow_id
 from holdfast.domain.permissions import Role
+from holdfast.secrecy.keyring import Keyring
 from holdfast.services.agents import Agents
 from holdfast.services.keys import Keys
 from holdfast.store.engine import Database, create_engine
@@ -36,6 +38,8 @@ from worker import wiring
 
 AGENTS = Path("tests/agents/agents.yaml").resolve()
 PEPPER = "pepper-of-the-tests-" + "0" * 32
+PAYLOAD_KEYS = "tests:" + base64.b64encode(b"a key of the tests, and of none!").decode()
+KEYRING = Keyring.parse(PAYLOAD_KEYS)
 
 _OPEN_RUNS = """
 SELECT agent, message_id FROM runs
@@ -120,11 +124,13 @@ class Stage:
 
 
 def _api_settings(database_url: str, task_queue: str, **others: Any) -> ApiSettings:
-    """Settings of an API of the tests."""
+    """Settings of an API of the tests, which are in a hurry."""
     usual: dict[str, Any] = {
         "environment": "dev",
         "database_url": SecretStr(database_url),
         "key_pepper": SecretStr(PEPPER),
+        "payload_keys": SecretStr(PAYLOAD_KEYS),
+        "requests_per_minute": 0,
         "task_queue": task_queue,
         "temporal_ui_url": "http://temporal.test",
         "models": AGENTS.with_name("models.yaml"),
@@ -142,11 +148,18 @@ async def serving_api(database_url: str, task_queue: str, **settings: Any) -> As
         yield url
 
 
-def worker_settings(database_url: str, task_queue: str, agents: Path = AGENTS) -> WorkerSettings:
+def _secret(value: str | None) -> SecretStr | None:
+    return None if value is None else SecretStr(value)
+
+
+def worker_settings(
+    database_url: str, task_queue: str, agents: Path = AGENTS, payload_keys: str | None = PAYLOAD_KEYS
+) -> WorkerSettings:
     """Settings of a worker of the tests, whose tools are those of a file of agents."""
     return WorkerSettings(
         environment="dev",
         database_url=SecretStr(database_url),
+        payload_keys=_secret(payload_keys),
         agents=agents,
         task_queue=task_queue,
         worker_drain_s=0,
@@ -164,7 +177,11 @@ async def dismissing(stage: Stage) -> AsyncIterator[Stage]:
 
 @asynccontextmanager
 async def playing(
-    servers: Servers, provider: ScriptedProvider, name: str, agents: Path = AGENTS
+    servers: Servers,
+    provider: ScriptedProvider,
+    name: str,
+    agents: Path = AGENTS,
+    payload_keys: str | None = PAYLOAD_KEYS,
 ) -> AsyncIterator[Stage]:
     """Everything runs while the block does, on a database and a task queue called `name`."""
     await servers.create_database(name)
@@ -173,14 +190,31 @@ async def playing(
     database = Database(create_engine(database_url, pool_size=5))
     try:
         async with (
-            wiring.wire(worker_settings(database_url, name, agents)) as parts,
+            wiring.wire(worker_settings(database_url, name, agents, payload_keys)) as parts,
             parts.worker,
-            serving_api(database_url, name) as url,
+            serving_api(database_url, name, payload_keys=_secret(payload_keys)) as url,
         ):
             owner_url = servers.database_url(name)
             async with dismissing(
-                Stage(url, database, database_url, owner_url, await connect(), name, provider)
+                Stage(url, database, database_url, owner_url, await connect(KEYRING), name, provider)
             ) as stage:
+                yield stage
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def playing_without_a_worker(servers: Servers, provider: ScriptedProvider, name: str) -> AsyncIterator[Stage]:
+    """An API alone, while the block runs, on a database and a task queue called `name`."""
+    await servers.create_database(name)
+    os.environ["TEMPORAL_ADDRESS"] = servers.temporal_address
+    database_url = servers.database_url(name, APP_ROLE)
+    database = Database(create_engine(database_url, pool_size=5))
+    try:
+        async with serving_api(database_url, name) as url:
+            owner_url = servers.database_url(name)
+            stage = Stage(url, database, database_url, owner_url, await connect(), name, provider)
+            async with dismissing(stage):
                 yield stage
     finally:
         await database.close()

@@ -143,6 +143,7 @@ FITTING: dict[str, list[Any]] = {
         }
     ],
     "/v1/budget": [{"limit_usd": "1", "period": "day"}],
+    "/v1/switches/{scope}": [{"reason": "r"}],
     "/complete": [{**_ASK, "tools": [{"type": "function", "function": {"name": "f", "parameters": {"a": "b"}}}]}],
     "/complete/stream": [_ASK],
     "/generate": [{**_ASK, "schema": {"type": "object", "title": "t"}, "prompt_version": "v"}],

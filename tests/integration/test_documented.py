@@ -66,6 +66,7 @@ async def something(ada: Caller, provider: ScriptedProvider, call: tuple[str, di
     run = await ada.ask("hello")
     asked = await ada.only_pending(run)
     await ada.http.put("/v1/budget", json={"limit_usd": 1, "period": "day"})
+    await ada.http.put("/v1/switches/agent:frugal", json={"reason": "a test"})
     return {
         "agent": "support",
         "alias": "priced",
@@ -80,6 +81,7 @@ async def something(ada: Caller, provider: ScriptedProvider, call: tuple[str, di
         "outcome": "failed",
         "run_id": run["id"],
         "schema": {"type": "object"},
+        "scope": "agent:frugal",
         "text": "hello",
         "tool_call_id": run["tool_calls"][0]["id"],
         "wait": 0.5,

@@ -27,6 +27,8 @@ from holdfast.domain.messages import RequestedToolCall
 from holdfast.domain.model_calls import Usage
 from holdfast.domain.steps import CallRef, ConfirmationCheck, ModelStep
 from holdfast.llm.pool import ModelPool
+from holdfast.llm.tenant_slots import TenantSlots
+from holdfast.services.provider_keys import ProviderKeys
 from holdfast.store import steps, tool_calls
 from holdfast.store.event_log import Tail
 from holdfast.store.steps import Step
@@ -173,7 +175,15 @@ async def test_a_message_does_not_join_a_run_that_is_to_be_cancelled(
     await stage.rows("UPDATE runs SET cancelled_by = 'ada' WHERE run_id = $1", first["run_id"])
     second = await ada.start("second", agent="steered", conversation_id=first["conversation_id"])
     release.touch()
-    await ada.ended(first["run_id"])
+    handle = stage.temporal.get_workflow_handle(f"{ada.tenant_id}:steered:{first['message_id']}")
+
+    async def is_held_back() -> bool:
+        pending = (await handle.describe()).raw_description.pending_activities
+        return bool(pending) and pending[0].last_failure.application_failure_info.type == "RunStopped"
+
+    await until(is_held_back)
+    await handle.cancel()
+    assert (await ada.ended(first["run_id"]))["status"] == "cancelled"
     run = await ada.ended(second)
 
     assert (run["status"], run["reply"]) == ("completed", "You said: second")
@@ -316,7 +326,10 @@ async def test_a_message_that_only_a_second_attempt_saw_is_not_lost_when_the_fir
     provider.script(Slow(Text("An answer to both."), 4))
     again = asyncio.create_task(
         environment.run(
-            ModelActivities(stage.database, AgentCatalogue(), pool, registry()).call_model,
+            ModelActivities(
+                *(stage.database, AgentCatalogue(), pool, registry()),
+                *(ProviderKeys(stage.database, None), TenantSlots(1)),
+            ).call_model,
             ModelStep(ada.tenant_id, first["run_id"], 1),
         )
     )

@@ -1,12 +1,18 @@
 """A tenant sees its own rows: PostgreSQL itself sees to it, whatever the code above asks for."""
 
+import asyncio
+from collections import Counter
 from collections.abc import Callable
+from random import Random
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from holdfast.domain.errors import ConfigurationError
+from holdfast.domain.errors import ConfigurationError, Unavailable
+from holdfast.store import engine
 from holdfast.store.engine import Database, create_engine
 from holdfast.store.tables import metadata
 from holdfast.testing.provider import ScriptedProvider
@@ -23,7 +29,8 @@ async def with_a_row_in_every_table(caller: Caller, stage: Stage, provider: Scri
     link = {"kind": "oidc", "subject": "4711", "principal": "ada"}
     await caller.http.put("/v1/identities", json=link)
     await stage.rows("INSERT INTO reservations VALUES ($1, 'some', NULL, 0.5)", caller.tenant_id)
-    provider.script(ToolCalls([("pay", {"marker": "m", "amount": 1})]))
+    await caller.http.put("/v1/switches/agent:frugal", json={"reason": "a test"})
+    provider.script(ToolCalls([("pay", {"marker": "m", "amount": 1})], text="Paying."))
     return await caller.ask("pay")
 
 
@@ -57,14 +64,14 @@ async def test_a_query_without_a_tenant_is_an_error(ada: Caller, stage: Stage, p
             ),
             {"tenant_id": ada.tenant_id},
         )
-    engine = create_engine(stage.database_url, pool_size=1)
+    tenantless = create_engine(stage.database_url, pool_size=1)
     try:
         for table in TABLES:
             with pytest.raises(DBAPIError, match="no tenant is set"):
-                async with engine.begin() as connection:
+                async with tenantless.begin() as connection:
                     await connection.execute(text(f"SELECT * FROM {table}"))
     finally:
-        await engine.dispose()
+        await tenantless.dispose()
 
 
 async def test_the_tenant_ends_with_its_transaction(ada: Caller, stage: Stage) -> None:
@@ -80,12 +87,41 @@ async def test_the_tenant_ends_with_its_transaction(ada: Caller, stage: Stage) -
 
 
 async def test_the_relay_sees_ids_and_no_content(ada: Caller, stage: Stage) -> None:
-    for table in TABLES:
-        if table == "outbox":
-            continue
+    for table in sorted({*TABLES} - {"outbox", "switches", "tenants"}):
         with pytest.raises(DBAPIError, match="no tenant is set"):
             async with stage.database.relay() as connection:
                 await connection.execute(text(f"SELECT * FROM {table}"))
+
+
+#: What makes a role unfit, and what the refusal calls it.
+UNFIT = [
+    ("ALTER ROLE unfit SUPERUSER", "superuser"),
+    ("ALTER ROLE unfit BYPASSRLS", "BYPASSRLS"),
+    ("ALTER ROLE unfit CREATEROLE", "CREATEROLE"),
+    ("ALTER ROLE unfit REPLICATION", "REPLICATION"),
+    ("GRANT postgres TO unfit", "superuser"),
+    ("CREATE ROLE mighty BYPASSRLS; GRANT mighty TO unfit WITH INHERIT FALSE", "BYPASSRLS"),
+    ("GRANT pg_read_server_files TO unfit", "the server's files"),
+    ("CREATE ROLE mighty; ALTER TABLE runs OWNER TO mighty; GRANT mighty TO unfit", "owner"),
+    ("ALTER FUNCTION holdfast_tenant OWNER TO unfit", "owner"),
+    ("ALTER SCHEMA public OWNER TO unfit", "owner"),
+    ("GRANT SELECT ON runs TO unfit", None),
+]
+
+
+@pytest.mark.parametrize(("given", "power"), UNFIT)
+async def test_a_role_that_can_evade_row_level_security_is_known(stage: Stage, given: str, power: str | None) -> None:
+    """In a transaction that is rolled back: roles are the whole server's, which other tests use."""
+    owner = create_async_engine(stage.owner_url)
+    try:
+        async with owner.connect() as connection:
+            for statement in ["CREATE ROLE unfit", *given.split("; "), "SET LOCAL ROLE unfit"]:
+                await connection.exec_driver_sql(statement)
+            powers = (await connection.execute(engine._ROLE)).one().powers
+            await connection.rollback()
+    finally:
+        await owner.dispose()
+    assert power in powers if power else powers == []
 
 
 async def test_a_superuser_is_refused(stage: Stage) -> None:
@@ -132,3 +168,71 @@ async def test_a_message_can_not_be_slipped_into_another_tenants_conversation(ad
     assert response.status_code == 404
     transcript = await ada.get(f"/v1/conversations/{run['conversation_id']}/messages")
     assert len(transcript["data"]) == 2
+
+
+TENANTS = 500
+
+_ADD = text("INSERT INTO conversations (tenant_id, conversation_id, last_position) VALUES (:tenant_id, :id, 0)")
+
+
+async def meet(mishap: str, connection: AsyncConnection, owner: AsyncEngine) -> None:
+    """Have something happen in the middle of a transaction."""
+    match mishap:
+        case "killed":
+            pid = await connection.scalar(text("SELECT pg_backend_pid()"))
+            async with owner.connect() as other:
+                await other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        case "cancelled":
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await connection.execute(text("SELECT pg_sleep(1)"))
+        case "failed":
+            await connection.execute(text("SELECT 1 / 0"))
+
+
+async def test_one_connection_and_many_tenants_and_disconnects_show_nobody_a_foreign_row(
+    stage: Stage, new_tenants: list[str]
+) -> None:
+    """One pooled connection serves 500 tenants in turn, and is killed, or its request cancelled, in mid-transaction."""
+    random = Random(7)
+    owner = create_async_engine(stage.owner_url, isolation_level="AUTOCOMMIT")
+    database = Database(create_engine(stage.database_url, pool_size=1))
+    seen: Counter[str] = Counter()
+
+    async def look(tenant_id: str, mishap: str) -> None:
+        async with database.tenant(tenant_id) as connection:
+            await connection.execute(_ADD, {"tenant_id": tenant_id, "id": f"c{random.random()}"})
+            await meet(mishap, connection, owner)
+            whose = (await connection.scalars(text("SELECT tenant_id FROM conversations"))).all()
+        seen["own"] += whose.count(tenant_id)
+        seen["foreign"] += len(whose) - whose.count(tenant_id)
+
+    async def ask(tenant_id: str) -> None:
+        mishap = random.choice(["none"] * 6 + ["killed", "cancelled", "failed"])
+        seen["mishaps"] += mishap != "none"
+        try:
+            await look(tenant_id, mishap)
+        except (Unavailable, DBAPIError, asyncio.CancelledError):
+            seen["ended early"] += 1
+
+    try:
+        for _ in range(3):
+            await asyncio.gather(*(ask(tenant_id) for tenant_id in new_tenants))
+        for tenant_id in new_tenants:
+            await look(tenant_id, "none")
+    finally:
+        await database.close()
+        await owner.dispose()
+    assert seen["mishaps"] > TENANTS / 2
+    assert seen["ended early"] >= seen["mishaps"]
+    assert seen["own"] > TENANTS
+    assert seen["foreign"] == 0
+
+
+@pytest.fixture
+async def new_tenants(stage: Stage) -> list[str]:
+    """The names of many tenants, which are there."""
+    names = [f"crowd-{number}-{uuid4().hex[:8]}" for number in range(TENANTS)]
+    await stage.rows("INSERT INTO tenants (tenant_id) SELECT unnest($1::text[])", names)
+    return names

@@ -15,9 +15,9 @@ from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
 from holdfast.domain.steps import Ending, Finish, MessageInput, ModelStep, RunRef
-from holdfast.temporal.converter import DATA_CONVERTER
+from holdfast.temporal.converter import data_converter
 from tests.harness.caller import Caller
-from tests.harness.stage import Stage
+from tests.harness.stage import KEYRING, Stage
 from tests.replay.scenarios import SCENARIOS
 from worker.sandbox import sandboxed_runner
 from workflows import names, stubs
@@ -30,7 +30,7 @@ WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
 def replayer(kind: type = MessageWorkflow) -> Replayer:
     """As the worker runs workflows."""
-    return Replayer(workflows=[kind], workflow_runner=sandboxed_runner(), data_converter=DATA_CONVERTER)
+    return Replayer(workflows=[kind], workflow_runner=sandboxed_runner(), data_converter=data_converter(KEYRING))
 
 
 def recorded(scenario: str) -> WorkflowHistory:

@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -29,6 +30,8 @@ from holdfast.domain.errors import (
     NotFound,
     NoValidAnswer,
     PermissionMissing,
+    Stopped,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
 )
@@ -47,6 +50,8 @@ STATUS: list[tuple[HoldfastError, int]] = [
     (Conflict("the text"), 409),
     (DigestMismatch("the text"), 412),
     (BudgetExceeded("the text"), 429),
+    (TooManyRequests("the text", timedelta(seconds=3)), 429),
+    (Stopped("the text"), 503),
     (Unavailable("the text"), 503),
     (ModelsUnavailable("the text"), 503),
     (ModelRequestRefused("the text"), 422),

@@ -8,6 +8,8 @@ import pytest
 
 from holdfast.config.settings import ApiSettings, MigrateSettings, Settings, WorkerSettings, load_settings
 from holdfast.domain.errors import ConfigurationError
+from holdfast.secrecy.keyring import new_key
+from holdfast.secrecy.redaction import redacted
 
 PEPPER = "p" * 32
 URL = "postgresql://app:hunter2@db:5432/holdfast"
@@ -132,3 +134,34 @@ def test_secrets_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert load_settings(ApiSettings).key_pepper.get_secret_value() == PEPPER
     monkeypatch.setenv("HOLDFAST_KEY_PEPPER_FILE", "missing")
     assert complaint(ApiSettings) == "HOLDFAST_KEY_PEPPER_FILE: missing can't be read: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("keys", "what"),
+    [
+        ("no key at all", "number 1 is not id:key with an id of letters, digits, - and _"),
+        ("a:c2hvcnQ=", "the key 'a' has 5 bytes instead of 32"),
+    ],
+)
+def test_payload_keys_of_a_wrong_form_are_told_with_the_mend(
+    monkeypatch: pytest.MonkeyPatch, keys: str, what: str
+) -> None:
+    monkeypatch.setenv("HOLDFAST_DATABASE_URL", URL)
+    monkeypatch.setenv("HOLDFAST_PAYLOAD_KEYS", keys)
+    told = complaint(WorkerSettings)
+    assert told.startswith(f"HOLDFAST_PAYLOAD_KEYS: {what}; set it to id:key, with 32 random bytes in base64")
+    assert keys not in told
+
+
+def test_payload_keys_come_from_a_file_and_show_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key = new_key("a")
+    (tmp_path / "keys").write_text(f"{key}\n{new_key('b')}\n")
+    monkeypatch.setenv("HOLDFAST_DATABASE_URL", URL)
+    assert "HOLDFAST_PAYLOAD_KEYS is not set" in load_settings(WorkerSettings).warnings[0]
+    monkeypatch.setenv("HOLDFAST_PAYLOAD_KEYS_FILE", str(tmp_path / "keys"))
+    settings = load_settings(WorkerSettings)
+    assert repr(settings.keyring) == "Keyring(a, b)"
+    assert settings.warnings == []
+    secret = key.partition(":")[2]
+    assert secret not in f"{settings!r} {settings} {settings.model_dump()}"
+    assert secret not in redacted(f"from a log: {secret}")
