@@ -48,9 +48,13 @@ _reader = needs(Permission.RUNS_READ)
 
 
 async def _followed(
-    request: Request, caller: Annotated[Caller, _reader], run_id: PathId, after: ResumedAfter
+    request: Request,
+    caller: Annotated[Caller, _reader],
+    run_id: PathId,
+    after: ResumedAfter,
+    follow: Annotated[bool, Query(description="false: end with the newest event that there is")] = True,
 ) -> AsyncIterator[AsyncIterator[LoggedEvent]]:
-    async with services(request).events.following(caller, run_id, after=after) as events:
+    async with services(request).events.following(caller, run_id, after=after, to_the_end=follow) as events:
         yield events
 
 

@@ -25,9 +25,11 @@ class RunEvents:
 
     @asynccontextmanager
     async def following(
-        self, caller: Caller, run_id: str, *, after: int = 0
+        self, caller: Caller, run_id: str, *, after: int = 0, to_the_end: bool = True
     ) -> AsyncIterator[AsyncIterator[LoggedEvent]]:
         """The events of a run after number `after`, as they come, up to its end; leaving the block changes nothing.
+
+        Not `to_the_end`: up to the newest that there is.
 
         Raises:
             NotFound: the caller sees no run with this id.
@@ -37,5 +39,5 @@ class RunEvents:
         async with self._database.tenant(caller.tenant_id) as connection:
             if await runs.status_of(connection, caller.tenant_id, run_id, view) is None:
                 raise NotFound("run", run_id)
-        async with aclosing(self._tail.follow(caller.tenant_id, run_id, after)) as events:
+        async with aclosing(self._tail.follow(caller.tenant_id, run_id, after, to_the_end=to_the_end)) as events:
             yield events

@@ -39,10 +39,10 @@ class Tail:
         self._is_stopping = True
         self._changes.wake_all()
 
-    async def follow(self, tenant_id: str, run_id: str, after: int) -> AsyncGenerator[LoggedEvent]:
+    async def follow(self, tenant_id: str, run_id: str, after: int, *, to_the_end: bool) -> AsyncGenerator[LoggedEvent]:
         """The events of a run that exists after number `after`, and those to come, up to the last.
 
-        Outlasts an absence of the database.
+        Not `to_the_end`: without those to come. Outlasts an absence of the database.
         """
         with self._changes.watching(LOG, run_id) as watch:
             while not self._is_stopping:
@@ -53,7 +53,7 @@ class Tail:
                     after = event.seq
                     if event.type in TERMINAL:
                         return
-                if page.has_ended:
+                if page.has_ended or not (page.events or to_the_end):
                     return
                 if not page.events:
                     await watch.changed()
