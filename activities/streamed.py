@@ -91,7 +91,8 @@ class Stream:
             await self._something.wait()
             await asyncio.sleep(gather_s)
             gather_s = _GATHER_S
-            async with self._writing:
+            # In this order: the end of the model call waits for a write under way, and for no queue of others.
+            async with self._writes, self._writing:
                 if not self._is_off:
                     await self._write(self._take())
 
@@ -102,7 +103,7 @@ class Stream:
 
     async def _write(self, heard: Sequence[StreamEvent]) -> None:
         try:
-            async with asyncio.timeout(_WRITE_S), self._writes:
+            async with asyncio.timeout(_WRITE_S):
                 for part in _joined(heard):
                     await self._write_part(part)
         except (Unavailable, SQLAlchemyError, TimeoutError) as error:

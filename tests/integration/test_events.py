@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from holdfast.store import event_log
+from holdfast.store.event_log import Try
 from holdfast.testing.provider import ScriptedProvider
-from holdfast.testing.replies import HttpError, Slow, Stalls, Text, ToolCalls
+from holdfast.testing.replies import Hang, HttpError, Slow, Stalls, Text, ToolCalls
 from tests.harness.caller import Caller
 from tests.harness.conditions import until
 from tests.harness.reading import is_gapless, parsed, read, shown, types, whole_log
@@ -185,6 +188,105 @@ async def test_a_message_that_waits_and_one_that_joins(ada: Caller, provider: Sc
 
     assert types(log) == PLAIN[1:]
     assert types(await whole_log(ada, first)) == PLAIN
+
+
+async def test_a_message_that_joins_the_one_before(ada: Caller, provider: ScriptedProvider) -> None:
+    provider.script(Slow(ToolCalls([("look_up", {"marker": "m"})]), 60), Text("Both."))
+    first = await ada.start("one", agent="steered")
+    conversation = (await ada.get(f"/v1/runs/{first}"))["conversation_id"]
+    await until(lambda: provider.calls == 1)
+    second = await ada.start("two", agent="steered", conversation_id=conversation)
+    provider.release()
+    log = await whole_log(ada, second)
+
+    assert types(log) == ["run.queued", "run.merged"]
+    message_id = (await ada.get(f"/v1/runs/{second}"))["message_id"]
+    assert log[1].data == {
+        "run_id": second,
+        "conversation_id": conversation,
+        "message_id": message_id,
+        "merged_into": first,
+    }
+    assert shown(await whole_log(ada, first)) == "Both."
+
+
+async def test_a_decision_in_the_chat(ada: Caller, provider: ScriptedProvider) -> None:
+    provider.script(ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 1})]), Text("Done."))
+    run = await ada.ask("pay")
+    yes = (await ada.send("yes", conversation_id=run["conversation_id"])).json()["run_id"]
+
+    assert types(await whole_log(ada, yes)) == ["run.merged"]
+    assert types(await whole_log(ada, run["id"]))[4] == "confirmation.decided"
+
+
+async def test_a_deadline(ada: Caller, provider: ScriptedProvider) -> None:
+    provider.script(ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 1})]), Text("Well."))
+    run = await ada.ended(await ada.start("pay", agent="hasty"))
+    log = await whole_log(ada, run["id"])
+
+    assert types(log)[:6] == [*ASKED, "confirmation.expired", "tool_call.expired"]
+    assert types(log)[6:] == PLAIN[2:]
+    assert is_gapless(log)
+
+
+async def test_an_unknown_outcome_and_what_a_person_says_of_it(ada: Caller, provider: ScriptedProvider) -> None:
+    provider.script(ToolCalls([("hang_sending", {"marker": f"/nowhere/{ada.tenant_id}"})]), Text("Good."))
+    run = await ada.ask("send")
+    call = run["tool_calls"][0]
+    await ada.http.post(f"/v1/tool-calls/{call['id']}/resolution", json={"outcome": "committed", "evidence": "seen"})
+    await ada.ended(run["id"])
+    told = [each.type for each in await whole_log(ada, run["id"]) if "." in each.type and each.type[0] in "tc"]
+
+    assert told == [
+        "tool_call.proposed",
+        "tool_call.started",
+        "tool_call.ambiguous",
+        "confirmation.requested",
+        "confirmation.decided",
+        "tool_call.succeeded",
+    ]
+
+
+async def test_what_is_done_again_is_told_once(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
+    """A workflow that an operator resets does all its steps again."""
+    provider.script(ToolCalls([("look_up", {"marker": "m"})], text="Let me see."), Text("Found."))
+    run = await ada.ask("look")
+    log = await whole_log(ada, run["id"])
+    await stage.reset_to_the_beginning(f"{ada.tenant_id}:support:{run['message_id']}")
+
+    assert await whole_log(ada, run["id"]) == log
+
+
+async def test_who_is_thought_to_be_dead_writes_nothing_into_its_successors_text(
+    ada: Caller, stage: Stage, provider: ScriptedProvider
+) -> None:
+    provider.script(Hang())
+    run_id = await ada.start("hello")
+    await until(lambda: provider.calls == 1)
+    began = datetime.now(UTC)
+    old = Try(ada.tenant_id, run_id, 1, began)
+    new = Try(ada.tenant_id, run_id, 1, began + timedelta(seconds=5))
+    async with stage.database.tenant(ada.tenant_id) as connection:
+        assert await event_log.open_stream(connection, old, "a") == 1
+    async with stage.database.tenant(ada.tenant_id) as connection:
+        assert await event_log.open_stream(connection, new, "b") == 2
+    async with stage.database.tenant(ada.tenant_id) as connection:
+        assert not await event_log.write(connection, old, 1, "c")
+        assert await event_log.open_stream(connection, old, "d") is None
+        assert not await event_log.void(connection, old)
+        assert await event_log.write(connection, new, 2, "e")
+    await ada.http.post(f"/v1/runs/{run_id}/cancel")
+    log = await whole_log(ada, run_id)
+
+    assert [(told.type, told.data.get("text"), told.data.get("attempt")) for told in log[2:-1]] == [
+        ("message.delta", "a", 1),
+        ("message.reset", None, 1),
+        ("message.delta", "b", 2),
+        ("message.delta", "e", 2),
+        ("message.reset", None, 2),
+    ]
+    async with stage.database.tenant(ada.tenant_id) as connection:
+        assert await event_log.open_stream(connection, new, "f") is None, "the log is closed"
 
 
 async def test_resuming_at_every_number_gives_the_rest(ada: Caller, provider: ScriptedProvider) -> None:
