@@ -61,6 +61,10 @@ class Stream:
         task = asyncio.create_task(stream._keep_writing(), name="stream")
         try:
             yield stream
+        except Exception:
+            # What is void is taken back now, and not only by the next try.
+            await stream.end("")
+            raise
         finally:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
