@@ -18,7 +18,9 @@ from api.auth import needs
 from api.codec_edge import COOKIE
 from api.routing import resource
 from api.wiring import pool_services, services
+from holdfast.domain.errors import InvalidInput
 from holdfast.domain.permissions import Caller, Permission
+from holdfast.domain.storable import is_storable
 
 router = resource("/codec", "codec")
 
@@ -48,6 +50,8 @@ async def decode(
     request: Request, caller: Annotated[Caller, needs(Permission.CODEC_DECODE)], body: PayloadsBody
 ) -> PayloadsBody:
     """Open payloads of the caller's tenant. What can't be opened comes back as it came."""
+    if not is_storable(body.payloads):
+        raise InvalidInput("payloads", "They hold a NUL or a lone surrogate, which no JSON of protobuf does.")
     codec = services(request).codec
     if codec is None:
         return body

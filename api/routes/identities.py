@@ -7,6 +7,7 @@ from fastapi import Query, Request
 from pydantic import BaseModel, ConfigDict
 
 from api.auth import needs
+from api.problems import documented
 from api.routing import resource
 from api.shapes import Page
 from api.wiring import services
@@ -55,7 +56,7 @@ async def list_identities(
     return Page.of(shapes, max(len(shapes), 1), [f"{shape.kind}:{shape.subject}" for shape in shapes])
 
 
-@router.put("")
+@router.put("", responses=documented(404))
 async def link_identity(
     request: Request, caller: Annotated[Caller, needs(Permission.KEYS_MANAGE)], body: LinkBody
 ) -> IdentityShape:
@@ -64,7 +65,7 @@ async def link_identity(
     return IdentityShape.of(linked)
 
 
-@router.delete("")
+@router.delete("", responses=documented(404))
 async def unlink_identity(
     request: Request, caller: Annotated[Caller, needs(Permission.KEYS_MANAGE)], query: Annotated[IdentityBody, Query()]
 ) -> IdentityShape:

@@ -47,7 +47,7 @@ async def test_what_fits_is_answered_as_documented(
     ada: Caller, provider: ScriptedProvider, method: str, path: str
 ) -> None:
     call = ("hang_sending", {"marker": "m"}) if "resolution" in path else ("pay", {"marker": "m", "amount": 1})
-    known = await something(ada, provider, call)
+    known = {**await something(ada, provider, call), **await something_to_administer(ada, path)}
     if path.endswith("/events"):
         # The stream of one that waits would not end.
         known["run_id"] = (await ada.ask("hello"))["id"]
@@ -90,6 +90,24 @@ async def something(ada: Caller, provider: ScriptedProvider, call: tuple[str, di
         "tool_call_id": run["tool_calls"][0]["id"],
         "wait": 0.5,
     }
+
+
+async def something_to_administer(ada: Caller, path: str) -> dict[str, Any]:
+    """What a request can name of what administrators see to, by the path."""
+    if path.startswith("/v1/keys"):
+        made = await ada.http.post("/v1/keys", json={"person": "bob"})
+        return {"key_id": made.json()["id"], "person": "bob", "expires_in": "1d"}
+    if path.startswith("/v1/identities"):
+        link = {"kind": "oidc", "subject": "s", "principal": "bob"}
+        await ada.http.put("/v1/identities", json=link)
+        return link
+    if path.startswith("/v1/provider-keys"):
+        await ada.http.put("/v1/provider-keys/openai", json={"key": "long-enough"})
+        return {"provider": "openai", "key": "long-enough"}
+    if path.startswith("/v1/switches"):
+        await ada.http.put("/v1/switches/agent:trusting", json={"reason": "why"})
+        return {"scope": "agent:trusting", "reason": "why"}
+    return {}
 
 
 async def answers(ada: Caller, schema: operations.Schema, method: str, path: str, mode: GenerationMode) -> list[int]:

@@ -99,7 +99,7 @@ def namings(foreign: dict[str, str]) -> Iterator[tuple[str, str, Place]]:
 
 def places(method: str, path: str) -> Iterator[Place]:
     """Wherever an operation can name a thing. (`message_id` names nothing: it is the sender's own key.)"""
-    for body in FITTING.get(path, [None]) if method != "GET" else [None]:
+    for body in FITTING.get(path, [None]) if method in ("POST", "PUT") else [None]:
         if "{" in path:
             yield Place(method, path, body)
         for parameter in parameters(method, path):
