@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.dev.ports import free_port
+from tests.harness.stage import PAYLOAD_KEYS
 
 _ROOT = Path(__file__).parents[2]
 _HOLDFAST = str(Path(sys.executable).parent / "holdfast")
@@ -87,6 +88,7 @@ def test_a_database_that_does_not_answer_is_one_line(process: str) -> None:
         process,
         HOLDFAST_DATABASE_URL=f"postgresql://nobody@127.0.0.1:{free_port()}/none",
         HOLDFAST_KEY_PEPPER="p" * 32,
+        HOLDFAST_PAYLOAD_KEYS=PAYLOAD_KEYS,
         HOLDFAST_AGENTS="tests/agents/agents.yaml",
         HOLDFAST_TEST_PROVIDER="http://127.0.0.1:1/v1",
     )

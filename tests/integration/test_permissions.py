@@ -22,12 +22,13 @@ ROLES = ["billing", *Role]
 #: What somebody who is let in is answered when they name what does not exist, and send nothing.
 LET_IN = {200, 404, 422}
 
-_IDS = ("run_id", "confirmation_id", "tool_call_id", "conversation_id", "key_id", "name")
+_IDS = ("run_id", "confirmation_id", "tool_call_id", "conversation_id", "key_id", "name", "provider")
 
 
 def named(path: str) -> str:
     for name in _IDS:
         path = path.replace(f"{{{name}}}", "unknown")
+    path = path.replace("{scope}", "agent:unknown")
     assert "{" not in path, f"say in this test what stands for the parameter of {path}"
     return path
 
@@ -79,7 +80,7 @@ def an_open_router() -> Any:
 
 
 def test_an_application_with_a_route_that_names_no_permission_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    services = cast(Services, SimpleNamespace(models=None, access=SimpleNamespace(hosts=None)))
+    services = cast(Services, SimpleNamespace(models=None, access=SimpleNamespace(hosts=None), temporal_ui_url=None))
     api.app.create_app(services)
     monkeypatch.setattr(api.app, "RESOURCES", (*api.app.RESOURCES, an_open_router()))
     monkeypatch.setattr(api.pool, "health", an_open_router())

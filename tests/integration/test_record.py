@@ -1,15 +1,19 @@
 """What a run leaves behind: audit rows, and a history that tells the story and stays small."""
 
 import json
+from collections.abc import Iterable, Iterator, Mapping
 
+from google.protobuf.message import Message
+from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHistory
 
+from holdfast.temporal.codec import SealingCodec
 from holdfast.testing.provider import ScriptedProvider, tool_then_text
 from holdfast.testing.replies import HttpError, Text, ToolCalls
 from tests.harness.caller import Caller, Json
 from tests.harness.conditions import until
-from tests.harness.stage import Stage
+from tests.harness.stage import KEYRING, Stage
 from workflows.names import SEARCH_ATTRIBUTES
 
 AUDIT = "SELECT * FROM audit WHERE tenant_id = $1 AND run_id IS NOT NULL ORDER BY audit_id"
@@ -98,6 +102,24 @@ async def test_history_does_not_grow_with_the_conversation(ada: Caller, stage: S
     assert sizes[1] <= sizes[0] + 100
 
 
+async def opened(ada: Caller, *messages: Message) -> list[Payload]:
+    """Every payload in messages of Temporal, as whoever has the keys sees it."""
+    return await SealingCodec(KEYRING, ada.tenant_id).decode(
+        [each for message in messages for each in payloads_in(message)]
+    )
+
+
+def payloads_in(message: Message) -> Iterator[Payload]:
+    if isinstance(message, Payload):
+        yield message
+        return
+    for _, value in message.ListFields():
+        parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, Iterable) else [value]
+        for part in parts:
+            if isinstance(part, Message):
+                yield from payloads_in(part)
+
+
 async def test_no_text_of_anybody_stands_in_the_history(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
     canaries = ["canary-of-the-user", "canary-of-the-model", "canary-of-the-arguments", "canary-of-the-reason"]
     provider.script(ToolCalls([("pay", {"marker": canaries[2], "amount": 1})]), Text(canaries[1]))
@@ -105,7 +127,7 @@ async def test_no_text_of_anybody_stands_in_the_history(ada: Caller, stage: Stag
     await ada.decide(await ada.only_pending(run), "reject", reason=canaries[3])
     run = await ada.run(run["id"])
     found = await history(ada, stage, run)
-    payloads = b"".join(event.SerializeToString() for event in found.events)
+    payloads = b"".join([payload.data for payload in await opened(ada, *found.events)])
 
     assert run["reply"] == canaries[1]
     assert [canary for canary in canaries if canary.encode() in payloads] == []
@@ -136,9 +158,9 @@ async def test_the_temporal_ui_tells_the_story(ada: Caller, stage: Stage, provid
         "PendingTool": "pay",
     }
     summaries = [
-        json.loads(event.user_metadata.summary.data)
-        for event in found.events
-        if event.HasField("user_metadata") and event.user_metadata.HasField("summary")
+        json.loads(payload.data)
+        for payload in await opened(ada, *(event.user_metadata for event in found.events))
+        if payload.metadata["encoding"] == b"json/plain"
     ]
     assert "model quality, step 1" in summaries
     assert "pay deadline, then reject" in summaries

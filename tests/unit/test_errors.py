@@ -61,7 +61,11 @@ STATUS: list[tuple[HoldfastError, int]] = [
 NEVER_REACHES_A_CALLER = {HoldfastError, ConfigurationError, ModelError}
 
 #: Told by the API to the command line, which knows the tree only from its answers.
-DEFINED_ELSEWHERE = {"holdfast/cli/connection.py": {"Refused"}, "holdfast/cli/tools.py": {"ToolFailed"}}
+DEFINED_ELSEWHERE = {
+    "holdfast/cli/connection.py": {"Refused"},
+    "holdfast/cli/tools.py": {"ToolFailed"},
+    "holdfast/services/audit_heads.py": {"NotSigned"},
+}
 
 
 def tree() -> dict[str, str]:

@@ -16,6 +16,7 @@ KINDS: list[tuple[str, Callable[[], str]]] = [
     ("conf", ids.new_confirmation_id),
     ("key", ids.new_key_id),
     ("res", ids.new_reservation_id),
+    ("ers", ids.new_erasure_id),
 ]
 EARLIER, LATER = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 0, 0, 0, 1_000, tzinfo=UTC)
 
