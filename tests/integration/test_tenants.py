@@ -28,7 +28,6 @@ async def with_a_row_in_every_table(caller: Caller, stage: Stage, provider: Scri
     await caller.http.put("/v1/budget", json={"limit_usd": 1, "period": "day"})
     link = {"kind": "oidc", "subject": "4711", "principal": "ada"}
     await caller.http.put("/v1/identities", json=link)
-    await caller.http.put("/v1/provider-keys/other", json={"key": "a-key-of-a-test"})
     await stage.rows("INSERT INTO reservations VALUES ($1, 'some', NULL, 0.5)", caller.tenant_id)
     await caller.http.put("/v1/provider-keys/nobody", json={"key": "long-enough"})
     await caller.http.put("/v1/switches/agent:frugal", json={"reason": "a test"})
