@@ -16,7 +16,7 @@ from holdfast.domain.confirmations import RAISE_BUDGET, Confirmation, Confirmati
 from holdfast.domain.ids import new_confirmation_id
 from holdfast.domain.runs import OPEN, RunStatus
 from holdfast.domain.steps import ModelAnswer, ModelStep
-from holdfast.services.confirmation_endings import as_requested, asked_entry, withdraw_raise
+from holdfast.services.confirmation_endings import as_requested, record_asked, withdraw_raise
 from holdfast.store import audit, budgets, confirmations, runs
 from holdfast.store.budgets import Reservation
 from holdfast.store.confirmations import RaiseQuestion
@@ -85,7 +85,7 @@ async def _refuse_or_ask(
     question = _question(step, agent, budget, budget.terms.raise_by_usd, why)
     asked = await confirmations.request_raise(connection, step.tenant_id, question)
     await confirmations.mark_run_waiting(connection, step.tenant_id, step.run_id)
-    await audit.append(connection, step.tenant_id, asked_entry(asked, step.step))
+    await record_asked(connection, step.tenant_id, asked, step.step)
     return ModelAnswer(asked=as_requested(asked))
 
 

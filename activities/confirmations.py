@@ -15,13 +15,13 @@ from holdfast.domain.tools import Declaration, ToolCall, ToolCallStatus
 from holdfast.services.budgets import limit_of
 from holdfast.services.confirmation_endings import (
     as_requested,
-    asked_entry,
     expire_or_escalate,
+    record_asked,
     remind,
     withdraw_one,
     withdraw_raise,
 )
-from holdfast.store import audit, budgets, confirmations, outbox, runs, tool_calls
+from holdfast.store import budgets, confirmations, outbox, runs, tool_calls
 from holdfast.store.confirmations import Question
 from holdfast.store.engine import Database
 from holdfast.tools.registry import ToolRegistry
@@ -61,7 +61,7 @@ class ConfirmationActivities:
             asked = await confirmations.request(connection, tenant_id, question)
             if is_new:
                 await confirmations.mark_run_waiting(connection, tenant_id, reference.run_id)
-                await audit.append(connection, tenant_id, asked_entry(asked, call.step))
+                await record_asked(connection, tenant_id, asked, call.step)
         return as_requested(asked)
 
     @activity.defn

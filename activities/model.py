@@ -14,9 +14,11 @@ from activities import budget
 from activities.catalogue import AgentCatalogue
 from activities.heartbeat import heartbeating
 from activities.proposals import MAX_CALLS_A_STEP, next_acts, propose
+from activities.streamed import WRITES, Stream
 from holdfast.domain.agents import AgentSpec
 from holdfast.domain.audit import outcome_content
 from holdfast.domain.errors import ModelError, ModelRequestRefused, ModelsUnavailable, TooManyRequests
+from holdfast.domain.events import Event, MessageCompleted, ToolCallProposed, shown_arguments, tool_call_now
 from holdfast.domain.messages import ChatMessage, PastRun, as_chat, is_json
 from holdfast.domain.model_calls import Completion, StreamEvent
 from holdfast.domain.policy import may_offer
@@ -27,8 +29,9 @@ from holdfast.llm import prompt
 from holdfast.llm.pool import ModelPool
 from holdfast.llm.tenant_slots import TenantSlots
 from holdfast.services.provider_keys import ProviderKeys
-from holdfast.store import audit, messages, runs, steps, tool_calls, turns
+from holdfast.store import audit, event_log, messages, runs, steps, tool_calls, turns
 from holdfast.store.engine import Database
+from holdfast.store.event_log import Tail, Try
 from holdfast.store.steps import Step
 from holdfast.store.tool_calls import Proposal
 from holdfast.tools.registry import ToolRegistry
@@ -78,6 +81,7 @@ class ModelActivities:
         self._agents = agents
         self._pool = pool
         self._tools = tools
+        self._writes = asyncio.Semaphore(WRITES)
         self._slots = slots
 
     @activity.defn
@@ -102,14 +106,14 @@ class ModelActivities:
         if isinstance(question, ModelAnswer):
             return question
         try:
-            completion = await self._ask(step, question)
+            completion, tail = await self._ask(step, question)
         except ModelError as error:
             raise await self._give_up_or_retry(step, question, error) from None
         except asyncio.CancelledError:
             # In a task of its own: this one is being cancelled. The provider may charge for what it said so far.
             await asyncio.shield(self._record_cancelled(step, question))
             raise
-        return await self._store(step, question, completion)
+        return await self._store(step, question, completion, tail)
 
     async def _read(self, step: ModelStep) -> _Question | ModelAnswer:
         """What to ask; or the answer, stored by an attempt that died before Temporal heard of it, or before a reset."""
@@ -139,6 +143,8 @@ class ModelActivities:
                 patience_left=agent.limits.patience - failing_for,
                 calls_left=calls_left,
             )
+            if run.stream_is_open:
+                await event_log.void(connection, _as_try(step))
             # Last, so that the budget is locked for no longer than it must be.
             refusal = await self._make_room(connection, step, question) if run.has_budget else None
         return refusal or question
@@ -147,7 +153,17 @@ class ModelActivities:
         worst_usd = self._pool.worst_case(question.agent.model, [*question.chat, *question.tools])
         return await budget.make_room(connection, step, question.agent, worst_usd)
 
-    async def _ask(self, step: ModelStep, question: _Question) -> Completion:
+    async def _ask(self, step: ModelStep, question: _Question) -> tuple[Completion, Tail]:
+        """The answer, and what is left to be told of its text: the rest was streamed."""
+        async with Stream.open(self._database, self._writes, _as_try(step)) as stream:
+            completion = await self._complete(step, question, stream)
+            return completion, await stream.end(storable(completion.text, MAX_STORED_CHARACTERS))
+
+    async def _complete(self, step: ModelStep, question: _Question, stream: Stream) -> Completion:
+        def listen(event: StreamEvent) -> None:
+            activity.heartbeat()
+            stream.hear(event)
+
         alias = question.agent.model
         # At least one real attempt, also for a run whose patience ran out while no worker was up.
         allowed_s = max(question.patience_left.total_seconds(), 1.0)
@@ -159,7 +175,7 @@ class ModelActivities:
                     question.chat,
                     question.tools,
                     use_tools=question.use_tools,
-                    listener=_beat,
+                    listener=listen,
                     provider_keys=provider_keys,
                 )
         except TimeoutError:
@@ -190,10 +206,11 @@ class ModelActivities:
             if question.has_budget:
                 await budget.release(connection, step)
 
-    async def _store(self, step: ModelStep, question: _Question, completion: Completion) -> ModelAnswer:
+    async def _store(self, step: ModelStep, question: _Question, completion: Completion, tail: Tail) -> ModelAnswer:
         proposals = propose(step, question.agent, self._tools, completion.tool_calls, question.calls_left)
         async with self._database.tenant(step.tenant_id) as connection:
-            is_first = await steps.store(connection, step.tenant_id, _as_step(step, completion))
+            stored = _as_step(step, completion)
+            is_first = await steps.store(connection, step.tenant_id, stored, _events(stored, proposals), tail)
             if is_first:
                 await tool_calls.propose(connection, step.tenant_id, proposals)
                 await audit.append(connection, step.tenant_id, *_entries(step, completion, proposals))
@@ -203,6 +220,11 @@ class ModelActivities:
                 return ModelAnswer()
             # Also where another attempt, which was thought to be dead, has stored its answer first: that one counts.
             return await _stored(connection, step, question.agent)
+
+
+def _as_try(step: ModelStep) -> Try:
+    # By Temporal's clock, which every attempt is begun by, also after a reset of the workflow.
+    return Try(step.tenant_id, step.run_id, step.step, activity.info().current_attempt_scheduled_time)
 
 
 def _held_back() -> ApplicationError:
@@ -226,10 +248,6 @@ def _is_untouched() -> bool:
 def _leave_untouched() -> None:
     if _is_untouched():
         activity.heartbeat(activity.info().attempt)
-
-
-def _beat(_: StreamEvent) -> None:
-    activity.heartbeat()
 
 
 def _broken_in_a_row(run: PastRun) -> int:
@@ -279,6 +297,16 @@ def _as_step(step: ModelStep, completion: Completion) -> Step:
         latency_ms=completion.latency_ms,
         first_token_ms=completion.first_token_ms,
     )
+
+
+def _events(step: Step, proposals: list[Proposal]) -> list[Event]:
+    """What the run's log tells of a step: its text, and each call it wants, with those that went no further."""
+    told: list[Event] = [MessageCompleted(step.step, step.text)] if step.text.strip() else []
+    for call in proposals:
+        shown = shown_arguments(call.arguments)
+        told.append(ToolCallProposed(call.tool_call_id, step.step, call.tool, shown, call.effect))
+        told += tool_call_now(call.tool_call_id, call.tool, call.status, error=call.error)
+    return told
 
 
 def _entries(step: ModelStep, completion: Completion, proposals: list[Proposal]) -> list[audit.Entry]:

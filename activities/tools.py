@@ -29,12 +29,13 @@ from holdfast.domain.agents import AgentSpec, ConfirmationDefaults
 from holdfast.domain.audit import SUPERSEDED, canonical, outcome_content
 from holdfast.domain.confirmations import ConfirmationKind, arguments_digest
 from holdfast.domain.errors import Unavailable
+from holdfast.domain.events import tool_call_now
 from holdfast.domain.messages import OUTCOME_UNKNOWN
 from holdfast.domain.policy import rule_on
 from holdfast.domain.steps import CallRef, ConfirmationRequested, ToolOutcome
 from holdfast.domain.tools import Declaration, Effect, ToolCall, ToolCallStatus
-from holdfast.services.confirmation_endings import as_requested, asked_entry, settle_withdrawn
-from holdfast.store import audit, confirmations, outbox, runs, switches, tool_calls
+from holdfast.services.confirmation_endings import as_requested, record_asked, settle_withdrawn
+from holdfast.store import audit, confirmations, event_log, outbox, runs, switches, tool_calls
 from holdfast.store.confirmations import Question
 from holdfast.store.engine import Database
 from holdfast.tools.registry import Tool, ToolRegistry
@@ -259,7 +260,7 @@ class ToolActivities:
         terms = rule_on(agent, call.tool, declared, call.arguments or {}).asking
         asked = await confirmations.request(connection, reference.tenant_id, _question(call, terms))
         await confirmations.mark_run_waiting(connection, reference.tenant_id, call.run_id)
-        await audit.append(connection, reference.tenant_id, asked_entry(asked, call.step))
+        await record_asked(connection, reference.tenant_id, asked, call.step)
         return as_requested(asked)
 
     async def _tool(self, connection: AsyncConnection, reference: CallRef, name: str) -> Tool | None:
@@ -294,7 +295,7 @@ class ToolActivities:
 
 async def _dispatch(connection: AsyncConnection, reference: CallRef, call: ToolCall, tool: Tool) -> _Reserved:
     """Hand out a locked call once more; on record, that nothing will be heard of a dispatch before this one."""
-    dispatched = replace(call, attempts=await tool_calls.dispatch(connection, reference.tenant_id, call.tool_call_id))
+    dispatched = replace(call, attempts=await tool_calls.dispatch(connection, reference.tenant_id, call))
     intent = replace(
         _entry(reference, dispatched, ToolCallStatus.DISPATCHED),
         content={"arguments": canonical(call.arguments or {})},
@@ -357,6 +358,8 @@ async def _deny(connection: AsyncConnection, reference: CallRef, call: ToolCall,
     )
     entry = _outcome_entry(reference, call, _Settlement(denied, error=error), latency_ms=0)
     await audit.append(connection, reference.tenant_id, entry)
+    told = tool_call_now(call.tool_call_id, call.tool, denied, error=error)
+    await event_log.append(connection, reference.tenant_id, call.run_id, *told)
     return ToolOutcome(denied)
 
 
@@ -377,8 +380,7 @@ async def _store(
     stored = await tool_calls.settle(
         connection,
         tenant_id,
-        call.tool_call_id,
-        attempts=call.attempts,
+        call,
         status=settlement.status,
         result=settlement.result,
         error=settlement.error,

@@ -4,6 +4,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
 from activities.catalogue import AgentCatalogue
+from holdfast.domain.events import MessageCompleted
 from holdfast.domain.ids import new_message_id
 from holdfast.domain.permissions import WHOLE_TENANT
 from holdfast.domain.runs import OPEN, RunStatus
@@ -12,6 +13,7 @@ from holdfast.services.confirmation_endings import withdraw
 from holdfast.services.runs import TERMINATED, end_lost
 from holdfast.store import audit, messages, outbox, runs, steps, turns
 from holdfast.store.engine import Database
+from holdfast.store.turns import Ended
 from holdfast.temporal.client import MessageWorkflows
 
 #: What the user reads when a run can't end as it should. Polite, true, and without an inside view.
@@ -97,27 +99,28 @@ class TurnActivities:
             said = await _said(connection, finish)
             reply = said or _APOLOGIES.get(finish.ending)
             # One that was ended meanwhile, by somebody who did not wait for it, has said its last.
-            if reply is not None and not has_ended:
-                await _store_reply(connection, finish, reply)
-            following = await turns.end(
-                connection,
-                finish.tenant_id,
-                finish.run_id,
-                status=status,
+            reply_id = None if reply is None or has_ended else await _store_reply(connection, finish, reply)
+            ended = Ended(
+                status,
                 degraded=not said and status is RunStatus.COMPLETED,
                 error=None if said else _ERRORS.get(finish.ending, finish.ending.value),
             )
+            # What a model said was told with its step.
+            apology = [] if said or reply is None else [MessageCompleted(None, reply)]
+            following = await turns.end(connection, finish.tenant_id, finish.run_id, ended, *apology, reply_id=reply_id)
         return TurnPassed(next_workflow_id=following)
 
 
-async def _store_reply(connection: AsyncConnection, finish: Finish, reply: str) -> None:
+async def _store_reply(connection: AsyncConnection, finish: Finish, reply: str) -> str | None:
+    """None: it has one."""
     message_id = new_message_id()
     if not await messages.store_reply(connection, finish.tenant_id, finish.run_id, message_id, reply):
-        return
+        return None
     entry = audit.Entry(
         kind="message", outcome="replied", run_id=finish.run_id, subject_id=message_id, content={"text": reply}
     )
     await audit.append(connection, finish.tenant_id, entry)
+    return message_id
 
 
 async def _said(connection: AsyncConnection, finish: Finish) -> str:

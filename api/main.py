@@ -14,4 +14,10 @@ async def run(settings: ApiSettings) -> None:
         Unavailable: the database does not answer at the start.
     """
     async with wiring.wire(settings) as services:
-        await serve(create_app(services), settings.api_host, settings.api_port)
+        await serve(
+            create_app(services),
+            settings.api_host,
+            settings.api_port,
+            unread_s=settings.api_unread_s,
+            on_stop=services.events.stop,
+        )

@@ -1,14 +1,30 @@
 """Serving an application until a signal comes."""
 
+import socket
+from collections.abc import Callable
+
 import uvicorn
 from fastapi import FastAPI
 
 #: Seconds that requests in hand have to end at a stop.
 _GRACE_S = 10
 
+#: Seconds after which a client that takes nothing of what was sent is dropped.
+UNREAD_S = 30.0
 
-async def serve(app: FastAPI, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT, then let the requests in hand end."""
+
+async def serve(
+    app: FastAPI, host: str, port: int, *, unread_s: float = UNREAD_S, on_stop: Callable[[], None] = lambda: None
+) -> None:
+    """Serve until SIGTERM or SIGINT, then let the requests in hand end.
+
+    Args:
+        app: what is served.
+        host: the address to listen on.
+        port: the port to listen on.
+        unread_s: after how many seconds a client that takes nothing of what was sent is dropped.
+        on_stop: called when the signal has come, to have streams without an end of their own end.
+    """
     config = uvicorn.Config(
         app,
         host=host,
@@ -18,4 +34,26 @@ async def serve(app: FastAPI, host: str, port: int) -> None:
         lifespan="off",
         timeout_graceful_shutdown=_GRACE_S,
     )
-    await uvicorn.Server(config).serve()
+    listening = config.bind_socket()
+    drop_unread(listening, unread_s)
+    await _Server(config, on_stop).serve([listening])
+
+
+def drop_unread(listening: socket.socket, unread_s: float) -> None:
+    """Have the kernel drop connections whose other end is gone, or takes nothing: they inherit it.
+
+    Without it, what is buffered for a reader that does not read stays for as long as the reader likes. (Linux alone
+    knows how.)
+    """
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(unread_s * 1000))
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stop()
+        await super().shutdown(sockets)

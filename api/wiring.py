@@ -28,6 +28,7 @@ from holdfast.services.principals import Principals
 from holdfast.services.provider_keys import ProviderKeys
 from holdfast.services.relay import Relay
 from holdfast.services.request_limits import RequestLimits
+from holdfast.services.run_events import RunEvents
 from holdfast.services.runs import Runs
 from holdfast.services.sweeper import Sweeper
 from holdfast.services.switches import Stopper, Switches
@@ -73,6 +74,7 @@ class Services(PoolServices):
     audit: AuditLog
     budgets: Budgets
     confirmations: Confirmations
+    events: RunEvents
     messages: Messages
     principals: Principals
     provider_keys: ProviderKeys
@@ -113,6 +115,7 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 budgets=Budgets(database),
                 confirmations=Confirmations(database, workflows),
                 access=access_,
+                events=RunEvents(database, changes),
                 models=_models(settings, database, provider_keys),
                 messages=Messages(database, workflows),
                 principals=Principals(database, access_.forget),

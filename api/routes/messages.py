@@ -1,16 +1,20 @@
 """`POST /v1/messages`: send a message to an agent."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import Header, Query, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import needs
+from api.event_stream import MEDIA, ResumedAfter, StreamRoute, as_sse, unaltered
 from api.problems import documented
 from api.routing import resource
 from api.shapes import RunShape
 from api.wiring import services
 from holdfast.domain.errors import InvalidInput
+from holdfast.domain.events import LoggedEvent
 from holdfast.domain.messages import NewMessage
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.runs import OPEN
@@ -46,16 +50,56 @@ class AcceptedShape(BaseModel):
     accepted: bool
 
 
+_sender = needs(Permission.MESSAGES_SEND)
+
+
+async def _accepted(
+    request: Request,
+    caller: Annotated[Caller, _sender],
+    body: MessageBody,
+    after: ResumedAfter,
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> AsyncIterator[AsyncIterator[LoggedEvent]]:
+    found = services(request)
+    accepted = await found.messages.accept(caller, _as_message(body, idempotency_key))
+    async with found.events.following(caller, accepted.run_id, after=after) as events:
+        yield events
+
+
+async def send_message_and_stream(
+    events: Annotated[AsyncIterator[LoggedEvent], Depends(_accepted)],
+) -> AsyncIterator[ServerSentEvent]:
+    """Accept a message, and answer with what happens in its run."""
+    async for event in as_sse(events):
+        yield event
+
+
+# Before the route of the same path, which is for all others, and documents both.
+router.add_api_route(
+    "/messages",
+    send_message_and_stream,
+    methods=["POST"],
+    response_class=EventSourceResponse,
+    dependencies=[_sender, Depends(unaltered)],
+    include_in_schema=False,
+    route_class_override=StreamRoute,
+)
+
+
 @router.post(
     "/messages",
     status_code=202,
     response_model=None,
-    responses={200: {"model": RunShape}, 202: {"model": AcceptedShape}, **documented(404, 409)},
+    responses={
+        200: {"model": RunShape, "content": MEDIA},
+        202: {"model": AcceptedShape},
+        **documented(404, 409),
+    },
 )
 async def send_message(
     request: Request,
     response: Response,
-    caller: Annotated[Caller, needs(Permission.MESSAGES_SEND)],
+    caller: Annotated[Caller, _sender],
     body: MessageBody,
     idempotency_key: Annotated[str | None, Header()] = None,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="seconds to wait for the reply")] = 0,
@@ -64,17 +108,12 @@ async def send_message(
 
     A run that needs a person's confirmation is answered with 202 at once. 409: the conversation is busy, and its agent
     takes no message meanwhile. A message that joined an earlier run (`merged`) is answered by that one.
+
+    With `Accept: text/event-stream`, 200 and what happens in the run, as `GET /v1/runs/{id}/events` tells it; the first
+    event, `run.queued` or `run.merged`, has the ids. Sent again with the same key and `Last-Event-ID`, it goes on.
     """
-    message = NewMessage(
-        agent=body.agent,
-        text=body.text,
-        conversation_id=body.conversation_id,
-        sender=body.sender,
-        metadata=body.metadata,
-        key=_key(idempotency_key, body.message_id),
-    )
     found = services(request)
-    accepted = await found.messages.accept(caller, message)
+    accepted = await found.messages.accept(caller, _as_message(body, idempotency_key))
     status = accepted.status
     if wait or not accepted.is_new:
         status = await found.runs.wait(caller, accepted.run_id, wait)
@@ -87,6 +126,17 @@ async def send_message(
         conversation_id=accepted.conversation_id,
         status=status,
         accepted=accepted.is_new,
+    )
+
+
+def _as_message(body: MessageBody, idempotency_key: str | None) -> NewMessage:
+    return NewMessage(
+        agent=body.agent,
+        text=body.text,
+        conversation_id=body.conversation_id,
+        sender=body.sender,
+        metadata=body.metadata,
+        key=_key(idempotency_key, body.message_id),
     )
 
 

@@ -1,14 +1,18 @@
 """`GET /v1/runs`: what became of messages."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Query, Request
+from fastapi import Depends, Query, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from api.auth import needs
+from api.event_stream import ResumedAfter, as_sse, unaltered
 from api.routes.messages import MAX_WAIT_S
 from api.routing import resource
 from api.shapes import Page, Paging, PathId, RunShape
 from api.wiring import services
+from holdfast.domain.events import LoggedEvent
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.runs import RunStatus
 
@@ -38,6 +42,33 @@ async def cancel_run(
     """Stop a run; the transcript stays valid. Answers with the run, which may end a moment later; ended, it stays."""
     found = services(request)
     return RunShape.of(await found.runs.cancel(caller, run_id), found)
+
+
+_reader = needs(Permission.RUNS_READ)
+
+
+async def _followed(
+    request: Request,
+    caller: Annotated[Caller, _reader],
+    run_id: PathId,
+    after: ResumedAfter,
+    follow: Annotated[bool, Query(description="false: end with the newest event that there is")] = True,
+) -> AsyncIterator[AsyncIterator[LoggedEvent]]:
+    async with services(request).events.following(caller, run_id, after=after, to_the_end=follow) as events:
+        yield events
+
+
+@router.get("/{run_id}/events", response_class=EventSourceResponse, dependencies=[_reader, Depends(unaltered)])
+async def stream_events(
+    events: Annotated[AsyncIterator[LoggedEvent], Depends(_followed)],
+) -> AsyncIterator[ServerSentEvent]:
+    """What happens in a run, from its beginning or after the event that is named, until it has ended.
+
+    `id` is the number of an event, from 1, `event` its type and `data` its JSON: see `docs/how-to/streams.md`. Connect
+    again with `Last-Event-ID`, and it goes on after that. Leaving cancels nothing.
+    """
+    async for event in as_sse(events):
+        yield event
 
 
 @router.get("/{run_id}")

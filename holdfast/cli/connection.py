@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ _DEV_FILE = Path(".holdfast/dev.json")
 
 #: Longer than the API waits for a reply.
 _TIMEOUT_S = 70
+
+#: Longer than the API lets a stream be silent: it sends a comment every 15 seconds.
+_SILENCE_S = 60
 
 
 class Refused(HoldfastError):
@@ -48,6 +52,18 @@ class Api:
         """DELETE a path."""
         return self._call("DELETE", path, params=parameters)
 
+    def events(self, path: str, **parameters: Any) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """The server-sent events of a path as they come: number, type and data."""
+        import httpx
+
+        try:
+            with self._client.stream("GET", path, params=parameters, timeout=_SILENCE_S) as response:
+                if response.is_error:
+                    raise Refused(response.status_code, _detail(response.read().decode(), response.status_code))
+                yield from _parsed(response.iter_lines())
+        except httpx.TransportError as error:
+            raise Unavailable(f"The API at {self._url} has gone away ({error}).") from None
+
     def _call(self, method: str, path: str, **request: Any) -> Any:
         import httpx
 
@@ -60,6 +76,17 @@ class Api:
         if response.is_error:
             raise Refused(response.status_code, _detail(response.text, response.status_code))
         return response.json()
+
+
+def _parsed(lines: Iterator[str]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line and not line.startswith(":"):
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif not line and fields:
+            yield int(fields["id"]), fields["event"], json.loads(fields["data"])
+            fields = {}
 
 
 def _detail(text: str, status: int) -> str:

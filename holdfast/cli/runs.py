@@ -1,5 +1,6 @@
 """`holdfast runs`: what became of messages."""
 
+import json
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -50,6 +51,25 @@ def show_run(run_id: str, as_json: AsJson = False) -> None:
     typer.echo(f"reply         {run['reply'] or '(none yet)'}")
     if run["links"]["temporal"]:
         typer.echo(f"temporal      {run['links']['temporal']}")
+
+
+@app.command()
+def events(
+    run_id: str,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for what is to come, until the run ends.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What happened in a run, a line each; with --json, a JSON object a line."""
+    from holdfast.domain.events import TERMINAL
+
+    api, last, has_more = Api(), 0, True
+    while has_more:
+        has_more = False
+        for number, kind, data in api.events(f"/v1/runs/{run_id}/events", after=last, follow=follow):
+            told = {"id": number, "event": kind, "data": data}
+            typer.echo(json.dumps(told) if as_json else f"{number:>4}  {kind:<24}{one_line(data)}")
+            # An API that stops ends the stream in the middle; another goes on.
+            last, has_more = number, follow and kind not in TERMINAL
 
 
 @app.command()

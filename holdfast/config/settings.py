@@ -168,6 +168,9 @@ class ApiSettings(AccessSettings, ServingSettings):
 
     api_host: str = Field(default="127.0.0.1", description="the address to listen on")
     api_port: Port = Field(default=8000, description="the port to listen on")
+    api_unread_s: float = Field(
+        default=30, ge=1, description="the seconds after which a client that reads nothing is dropped"
+    )
     temporal_ui_url: str | None = Field(default=None, description="the address of the Temporal UI, for links to it")
     models: Path | None = Field(
         default=None, description="the path of models.yaml, to serve the model pool from the API too"

@@ -1,7 +1,7 @@
 """Serving an application in the event loop that runs already, beside other work."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -12,8 +12,10 @@ from holdfast.domain.errors import Unavailable
 
 
 @asynccontextmanager
-async def serving(app: Any, port: int | None = None) -> AsyncIterator[str]:
+async def serving(app: Any, port: int | None = None, on_stop: Callable[[], None] = lambda: None) -> AsyncIterator[str]:
     """Serve an ASGI application on a loopback port (a free one by default) while the block runs; gives its URL.
+
+    `on_stop` is called before the requests in hand are waited for.
 
     Raises:
         Unavailable: the application did not start.
@@ -28,6 +30,7 @@ async def serving(app: Any, port: int | None = None) -> AsyncIterator[str]:
             await asyncio.sleep(0.01)
         yield f"http://127.0.0.1:{port}"
     finally:
+        on_stop()
         server.should_exit = True
         await task
 

@@ -7,18 +7,25 @@ import json
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.domain import events
 from holdfast.domain.audit import canonical, outcome_content
 from holdfast.domain.confirmations import Confirmation, ConfirmationKind, ConfirmationStatus, Decision
 from holdfast.domain.messages import OUTCOME_UNKNOWN
+from holdfast.domain.permissions import WHOLE_TENANT
 from holdfast.domain.steps import ConfirmationRequested
 from holdfast.domain.tools import ToolCallStatus
-from holdfast.store import audit, confirmations, tool_calls
+from holdfast.store import audit, confirmations, event_log, tool_calls
 
 
 async def expire_or_escalate(connection: AsyncConnection, tenant_id: str, confirmation: Confirmation) -> bool:
     """The deadline of a confirmation has passed. True: nobody is asked any more; False: further people are."""
     if await confirmations.escalate(connection, tenant_id, confirmation):
         await record(connection, tenant_id, confirmation, "escalated")
+        asked = (
+            await confirmations.find(connection, tenant_id, confirmation.confirmation_id, WHOLE_TENANT) or confirmation
+        )
+        event = events.ConfirmationEscalated(asked.confirmation_id, asked.deadline, asked.on_deadline)
+        await event_log.append(connection, tenant_id, asked.run_id, event)
         return False
     await expire(connection, tenant_id, confirmation)
     return True
@@ -28,6 +35,8 @@ async def expire(connection: AsyncConnection, tenant_id: str, confirmation: Conf
     """Expire a pending confirmation and its call. False: it was decided, or expired, before."""
     if not await confirmations.expire(connection, tenant_id, confirmation.confirmation_id):
         return False
+    event = events.ConfirmationExpired(confirmation.confirmation_id)
+    await event_log.append(connection, tenant_id, confirmation.run_id, event)
     if confirmation.kind is ConfirmationKind.CALL:
         await _move(connection, tenant_id, confirmation, ToolCallStatus.EXPIRED, error=_EXPIRED)
     await go_on(connection, tenant_id, confirmation, ConfirmationStatus.EXPIRED, None)
@@ -38,6 +47,8 @@ async def remind(connection: AsyncConnection, tenant_id: str, confirmation: Conf
     """Remind the people who are asked, once."""
     if await confirmations.remind(connection, tenant_id, confirmation.confirmation_id):
         await record(connection, tenant_id, confirmation, "reminded")
+        event = events.ConfirmationReminded(confirmation.confirmation_id, confirmation.deadline)
+        await event_log.append(connection, tenant_id, confirmation.run_id, event)
 
 
 async def withdraw(connection: AsyncConnection, tenant_id: str, run_id: str) -> None:
@@ -47,7 +58,9 @@ async def withdraw(connection: AsyncConnection, tenant_id: str, run_id: str) -> 
     """
     for confirmation in await confirmations.withdraw_of_run(connection, tenant_id, run_id):
         await settle_withdrawn(connection, tenant_id, confirmation, _RUN_ENDED)
-    await tool_calls.withdraw(connection, tenant_id, run_id, _RUN_ENDED)
+    for left in await tool_calls.withdraw(connection, tenant_id, run_id, _RUN_ENDED):
+        told = events.tool_call_now(left.tool_call_id, left.tool, left.status, error=_RUN_ENDED)
+        await event_log.append(connection, tenant_id, run_id, *told)
     for left in await tool_calls.abandon(connection, tenant_id, run_id, OUTCOME_UNKNOWN):
         entry = audit.Entry(
             kind="tool_call",
@@ -60,6 +73,8 @@ async def withdraw(connection: AsyncConnection, tenant_id: str, run_id: str) -> 
             content={"outcome": outcome_content(None, OUTCOME_UNKNOWN)},
         )
         await audit.append(connection, tenant_id, entry)
+        told = events.tool_call_now(left.tool_call_id, left.tool, left.status, error=OUTCOME_UNKNOWN)
+        await event_log.append(connection, tenant_id, run_id, *told)
 
 
 async def withdraw_one(connection: AsyncConnection, tenant_id: str, confirmation_id: str) -> None:
@@ -73,11 +88,13 @@ async def withdraw_raise(connection: AsyncConnection, tenant_id: str, confirmati
     for withdrawn in await confirmations.withdraw_one(
         connection, tenant_id, confirmation.confirmation_id, "budget changed"
     ):
-        await go_on(connection, tenant_id, withdrawn, ConfirmationStatus.WITHDRAWN, None)
+        await settle_withdrawn(connection, tenant_id, withdrawn, "")
 
 
 async def settle_withdrawn(connection: AsyncConnection, tenant_id: str, confirmation: Confirmation, error: str) -> None:
-    """Carry a withdrawal over to the tool call, the run, and the record."""
+    """Carry a withdrawal over to the tool call, the run, the record, and the run's log."""
+    event = events.ConfirmationWithdrawn(confirmation.confirmation_id, confirmation.decided_via)
+    await event_log.append(connection, tenant_id, confirmation.run_id, event)
     if confirmation.kind is ConfirmationKind.CALL:
         await _move(connection, tenant_id, confirmation, ToolCallStatus.WITHDRAWN, error=error)
     await go_on(connection, tenant_id, confirmation, ConfirmationStatus.WITHDRAWN, None)
@@ -85,6 +102,16 @@ async def settle_withdrawn(connection: AsyncConnection, tenant_id: str, confirma
 
 _RUN_ENDED = "The run ended before this call could be made. It was not run."
 _EXPIRED = "Nobody confirmed this call in time. It was not run; do not repeat it."
+
+
+async def tell_decided(
+    connection: AsyncConnection, tenant_id: str, confirmation: Confirmation, verdict: confirmations.Verdict
+) -> None:
+    """Tell the run's log what a person decided."""
+    event = events.ConfirmationDecided(
+        confirmation.confirmation_id, verdict.decision, verdict.reason, verdict.edited_arguments
+    )
+    await event_log.append(connection, tenant_id, confirmation.run_id, event)
 
 
 async def settle_call(
@@ -114,7 +141,7 @@ async def _move(
     result: str | None = None,
     error: str | None = None,
 ) -> None:
-    await tool_calls.move(
+    has_moved = await tool_calls.move(
         connection,
         tenant_id,
         confirmation.call,
@@ -123,6 +150,9 @@ async def _move(
         result=result,
         error=error,
     )
+    if has_moved:
+        told = events.tool_call_now(confirmation.call, confirmation.tool, to, error=error)
+        await event_log.append(connection, tenant_id, confirmation.run_id, *told)
 
 
 async def go_on(
@@ -169,9 +199,9 @@ def _said(verdict: confirmations.Verdict) -> dict[str, str]:
     return said
 
 
-def asked_entry(asked: Confirmation, step: int | None) -> audit.Entry:
-    """That a person is asked, for the record."""
-    return audit.Entry(
+async def record_asked(connection: AsyncConnection, tenant_id: str, asked: Confirmation, step: int | None) -> None:
+    """Record that a person is asked, and tell the run's log."""
+    entry = audit.Entry(
         kind="confirmation",
         outcome=ConfirmationStatus.PENDING,
         run_id=asked.run_id,
@@ -181,6 +211,8 @@ def asked_entry(asked: Confirmation, step: int | None) -> audit.Entry:
         detail=asked.rule,
         content={"arguments": canonical(asked.arguments)},
     )
+    await audit.append(connection, tenant_id, entry)
+    await event_log.append(connection, tenant_id, asked.run_id, events.ConfirmationRequested.of(asked))
 
 
 def as_requested(confirmation: Confirmation) -> ConfirmationRequested:

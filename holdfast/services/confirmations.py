@@ -24,7 +24,7 @@ from holdfast.domain.json_schema import JsonSchema, SchemaUnusable
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.storable import is_storable
 from holdfast.services.budgets import raise_as_asked
-from holdfast.services.confirmation_endings import expire_or_escalate, go_on, settle_call
+from holdfast.services.confirmation_endings import expire_or_escalate, go_on, settle_call, tell_decided
 from holdfast.services.refusals import Asked, recording_refusals
 from holdfast.store import confirmations, outbox, runs, tool_calls
 from holdfast.store.engine import Database
@@ -299,6 +299,7 @@ async def _store(
             return False
     if verdict.edited_arguments is not None and verdict.edited_digest is not None:
         await tool_calls.edit(connection, tenant_id, confirmation.call, verdict.edited_arguments, verdict.edited_digest)
+    await tell_decided(connection, tenant_id, confirmation, verdict)
     if confirmation.kind is ConfirmationKind.CALL:
         await settle_call(connection, tenant_id, confirmation, verdict)
     await go_on(connection, tenant_id, confirmation, verdict.status, verdict)

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.confirmations import canonical_digest
 from holdfast.domain.errors import IdempotencyMismatch, InvalidInput, NotFound, Unavailable
+from holdfast.domain.events import Event, RunMerged, RunQueued
 from holdfast.domain.ids import new_conversation_id, new_message_id, new_run_id, workflow_id
 from holdfast.domain.messages import MAX_TEXT_CHARACTERS, Message, NewMessage
 from holdfast.domain.permissions import Caller, Permission
@@ -158,10 +159,17 @@ async def _insert(
         "metadata": message.metadata,
         "workflow_id": workflow_id(tenant_id, run.agent, run.message_id),
     }
-    if not await messages.accept(connection, row, new_conversation=message.conversation_id is None):
+    event = _first_event(run, arrival)
+    if not await messages.accept(connection, row, event, new_conversation=message.conversation_id is None):
         raise NotFound("conversation", run.conversation_id)
     await _record(connection, caller, run, message, arrival)
     return run
+
+
+def _first_event(run: RunToStart, arrival: Arrival) -> Event:
+    if arrival.answered_by is None:
+        return RunQueued(run.run_id, run.conversation_id, run.message_id, run.agent)
+    return RunMerged(run.run_id, run.conversation_id, run.message_id, arrival.answered_by)
 
 
 async def _record(

@@ -17,6 +17,7 @@ from holdfast.services.confirmation_endings import withdraw
 from holdfast.store import audit, messages, outbox, runs, steps, tool_calls, turns
 from holdfast.store.engine import Database
 from holdfast.store.steps import Step
+from holdfast.store.turns import Ended
 from holdfast.streaming.run_changes import RunChanges
 from holdfast.temporal.client import MessageWorkflows
 
@@ -170,7 +171,7 @@ async def _end(connection: AsyncConnection, tenant_id: str, run_id: str, status:
     if await runs.status_of(connection, tenant_id, run_id, WHOLE_TENANT) not in OPEN:
         return False
     await withdraw(connection, tenant_id, run_id)
-    following = await turns.end(connection, tenant_id, run_id, status=status, degraded=False, error=error)
+    following = await turns.end(connection, tenant_id, run_id, Ended(status, degraded=False, error=error))
     if following is not None:
         await outbox.add_freed(connection, tenant_id, run_id, following)
     return True

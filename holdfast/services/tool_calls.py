@@ -9,14 +9,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from holdfast.domain.audit import outcome_content
 from holdfast.domain.confirmations import Confirmation, ConfirmationStatus, Resolution
 from holdfast.domain.errors import Conflict, InvalidInput, NotFound
+from holdfast.domain.events import tool_call_now
 from holdfast.domain.permissions import Caller, Permission, View
 from holdfast.domain.policy import rule_on
 from holdfast.domain.storable import is_storable
 from holdfast.domain.tools import Declaration, ToolCall, ToolCallStatus
-from holdfast.services.confirmation_endings import record
+from holdfast.services.confirmation_endings import record, tell_decided
 from holdfast.services.confirmations import Asking, check_right, wake
 from holdfast.services.refusals import Asked, recording_refusals
-from holdfast.store import agents, audit, confirmations, outbox, runs, tool_calls
+from holdfast.store import agents, audit, confirmations, event_log, outbox, runs, tool_calls
 from holdfast.store.engine import Database
 from holdfast.temporal.client import MessageWorkflows
 
@@ -112,6 +113,7 @@ async def _decide(
         and await confirmations.decide(connection, tenant_id, asked.confirmation_id, verdict)
     ):
         await record(connection, tenant_id, asked, verdict.status, verdict, verdict.decided_via)
+        await tell_decided(connection, tenant_id, asked, verdict)
         workflow = await confirmations.workflow_of(connection, tenant_id, asked.confirmation_id)
         await confirmations.mark_run_going_on(connection, tenant_id, call.run_id)
         await outbox.add_decided(connection, tenant_id, asked.confirmation_id, workflow)
@@ -128,6 +130,14 @@ async def _decide(
     if not stored:
         raise Conflict("The outcome of this call is not unknown any more.")
     await _record(connection, caller, call, resolved)
+    told = tool_call_now(
+        call.tool_call_id,
+        call.tool,
+        _STATUS[resolved.resolution],
+        result=_result(resolved),
+        error=_error(resolved),
+    )
+    await event_log.append(connection, tenant_id, call.run_id, *told)
     return workflow
 
 

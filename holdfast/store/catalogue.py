@@ -66,6 +66,8 @@ NEVER = {
     # What is on record stays on record, and what is never changed can't be.
     "audit": ("UPDATE", "DELETE"),
     "audit_chain": ("UPDATE", "DELETE"),
+    "events": ("UPDATE", "DELETE"),
+    "deltas": ("UPDATE", "DELETE"),
     "tenants": ("UPDATE", "DELETE"),
     "api_keys": ("DELETE",),
     "agents": ("UPDATE", "DELETE"),

@@ -68,6 +68,8 @@ FROM erasing e
 WHERE m.tenant_id = :tenant_id AND m.run_id = e.run_id AND (m.role <> 'user' OR e.own) AND m.text <> :erased
 """,
     f"UPDATE steps SET text = '' WHERE {_OF_ERASING}",
+    f"DELETE FROM events WHERE {_OF_ERASING}",
+    f"DELETE FROM deltas WHERE {_OF_ERASING}",
     f"""
 UPDATE tool_calls
 SET arguments_raw = '{{}}', arguments = NULL, arguments_digest = NULL,

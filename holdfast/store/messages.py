@@ -7,6 +7,7 @@ from sqlalchemy import bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.domain.events import Event
 from holdfast.domain.messages import (
     OUTCOME_UNKNOWN,
     JoinedMessage,
@@ -19,6 +20,7 @@ from holdfast.domain.messages import (
 )
 from holdfast.domain.permissions import View
 from holdfast.domain.tools import ToolCallStatus
+from holdfast.store import event_log
 from holdfast.store.tables import conversations, messages
 from holdfast.store.views import of_conversations_in
 
@@ -39,12 +41,12 @@ _ACCEPT = """
 WITH {conversation},
 run AS (
   INSERT INTO runs (tenant_id, run_id, conversation_id, message_id, agent, agent_version, position, requested_by,
-                    sent_by, on_busy, status, merged_into, completed_at)
+                    sent_by, on_busy, status, merged_into, last_seq, completed_at)
   SELECT :tenant_id, :run_id, :conversation_id, :message_id, :agent, CAST(:agent_version AS int), last_position,
-         :requested_by, :sent_by, :on_busy, :status, :merged_into,
+         :requested_by, :sent_by, :on_busy, :status, :merged_into, 1,
          CASE WHEN :status = 'merged' THEN clock_timestamp() END
-  FROM conversation RETURNING run_id
-),
+  FROM conversation RETURNING run_id, last_seq
+), {logged},
 message AS (
   INSERT INTO messages
     (tenant_id, message_id, conversation_id, run_id, role, text, idempotency_key, fingerprint, sender, metadata)
@@ -57,8 +59,11 @@ message AS (
 )
 SELECT run_id FROM run
 """
-_ACCEPT_INTO_NEW = text(_ACCEPT.format(conversation=_NEW_CONVERSATION)).bindparams(bindparam("metadata", type_=JSONB))
-_ACCEPT_INTO_KNOWN = text(_ACCEPT.format(conversation=_KNOWN_CONVERSATION)).bindparams(
+_LOGGED = event_log.logged("run")
+_ACCEPT_INTO_NEW = text(_ACCEPT.format(conversation=_NEW_CONVERSATION, logged=_LOGGED)).bindparams(
+    bindparam("metadata", type_=JSONB)
+)
+_ACCEPT_INTO_KNOWN = text(_ACCEPT.format(conversation=_KNOWN_CONVERSATION, logged=_LOGGED)).bindparams(
     bindparam("metadata", type_=JSONB)
 )
 
@@ -110,10 +115,10 @@ ORDER BY r.position, t.step, t.position
 """)
 
 
-async def accept(connection: AsyncConnection, row: dict[str, Any], *, new_conversation: bool) -> bool:
-    """Store an accepted message with its run. False: there is no such conversation."""
+async def accept(connection: AsyncConnection, row: dict[str, Any], event: Event, *, new_conversation: bool) -> bool:
+    """Store an accepted message with its run, whose log it begins. False: there is no such conversation."""
     statement = _ACCEPT_INTO_NEW if new_conversation else _ACCEPT_INTO_KNOWN
-    return (await connection.execute(statement, row)).one_or_none() is not None
+    return (await connection.execute(statement, {**row, **event_log.parameters([event])})).one_or_none() is not None
 
 
 async def accepted_under_key(connection: AsyncConnection, tenant_id: str, key: str) -> Any | None:

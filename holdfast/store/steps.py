@@ -1,15 +1,41 @@
 """Steps: what each model call of a run answered."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Numeric, bindparam, select, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.domain.events import Event
 from holdfast.domain.model_calls import Attempt, Usage
+from holdfast.store import event_log
+from holdfast.store.event_log import Tail
 from holdfast.store.tables import steps
+
+_NAMES = [column.name for column in steps.columns if column.name != "created_at"]
+
+# Its text streams no more; that of the next step may. A text that was not streamed at all counts as a try of its own.
+_TAIL = "CASE WHEN CAST(:tail AS text) = '' THEN 0 ELSE 1 END"
+_SET = f""",
+      stream_step = CAST(:step AS int) + 1, stream_began = NULL, stream_is_open = false,
+      stream_attempt = r.stream_attempt + CASE WHEN CAST(:tail_of AS int) IS NULL THEN {_TAIL} ELSE 0 END"""
+
+# With the step, its events; and before them the rest of its text, if that was streamed.
+_STORE = text(f"""
+WITH step AS (
+  INSERT INTO steps ({", ".join(_NAMES)}) VALUES ({", ".join(f":{name}" for name in _NAMES)})
+  ON CONFLICT DO NOTHING RETURNING run_id
+), {event_log.counted("step", _SET, _TAIL)}, {event_log.logged()}, tail AS (
+  INSERT INTO deltas (tenant_id, run_id, seq, step, attempt, text)
+  SELECT :tenant_id, run_id, last_seq - cardinality(CAST(:types AS text[])), CAST(:step AS int),
+         coalesce(CAST(:tail_of AS int), stream_attempt), CAST(:tail AS text)
+  FROM counted WHERE CAST(:tail AS text) <> ''
+)
+SELECT run_id, {event_log.WAKING} FROM step
+""").bindparams(bindparam("attempts", type_=JSONB), bindparam("cost_usd", type_=Numeric(18, 9)))
 
 _FAILING_FOR = text("""
 SELECT clock_timestamp() - min(created_at) FROM audit
@@ -33,10 +59,11 @@ class Step:
     first_token_ms: int | None
 
 
-async def store(connection: AsyncConnection, tenant_id: str, step: Step) -> bool:
-    """Store a step, once. False: it was stored before, and stays as it was."""
-    statement = insert(steps).values(tenant_id=tenant_id, **_as_row(step)).on_conflict_do_nothing()
-    return (await connection.execute(statement.returning(steps.c.step))).one_or_none() is not None
+async def store(connection: AsyncConnection, tenant_id: str, step: Step, events: Sequence[Event], tail: Tail) -> bool:
+    """Store a step, once, and log its events and the tail of its text. False: it was stored before, and stays."""
+    told = {**event_log.parameters(events), "tail": tail.text, "tail_of": tail.attempt}
+    row = await connection.execute(_STORE, {"tenant_id": tenant_id, **_as_row(step), **told})
+    return row.one_or_none() is not None
 
 
 async def find(connection: AsyncConnection, tenant_id: str, run_id: str, step: int) -> Step | None:

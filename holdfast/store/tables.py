@@ -155,6 +155,29 @@ runs = Table(
     Column("merged_into", Text, comment="the run that answers this one's message"),
     Column("merged_at_step", Integer, comment="from which model call of that run on it is seen"),
     Column("cancelled_by", Text, comment="who asked for it to be stopped"),
+    Column("last_seq", Integer, nullable=False, server_default=text("0"), comment="the number of its newest event"),
+    Column(
+        "stream_step",
+        Integer,
+        nullable=False,
+        server_default=text("1"),
+        comment="the model call whose text may be streamed",
+    ),
+    Column("stream_began", DateTime(timezone=True), comment="when the try that may stream it began"),
+    Column(
+        "stream_attempt",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="how many tries have streamed text",
+    ),
+    Column(
+        "stream_is_open",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="text of the newest try was streamed, and neither completed nor taken back",
+    ),
     _created_at(),
     Column("completed_at", DateTime(timezone=True)),
     PrimaryKeyConstraint("tenant_id", "run_id"),
@@ -381,6 +404,35 @@ reservations = Table(
     _created_at(),
     PrimaryKeyConstraint("tenant_id", "reservation_id"),
     Index("ix_reservations_run_id", "tenant_id", "run_id"),
+)
+
+# Without foreign keys, here and in `deltas`: a row is written by the statement that counts up its run's `last_seq`.
+events = Table(
+    "events",
+    metadata,
+    _tenant(),
+    Column("run_id", Text, nullable=False),
+    Column("seq", Integer, nullable=False, comment="counts what happened in the run from 1"),
+    Column("type", Text, nullable=False, comment="see holdfast/domain/events.py"),
+    # JSON and not JSONB: arguments stay in the order of the tool's signature, and any text of a model can be held.
+    Column("data", JSON, nullable=False),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "run_id", "seq"),
+)
+
+# Unlogged: a crash of PostgreSQL empties it. The numbers are of the same sequence as those of `events`.
+deltas = Table(
+    "deltas",
+    metadata,
+    _tenant(),
+    Column("run_id", Text, nullable=False),
+    Column("seq", Integer, nullable=False, comment="counts what happened in the run from 1"),
+    Column("step", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("text", Text, nullable=False),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "run_id", "seq"),
+    prefixes=["UNLOGGED"],
 )
 
 outbox = Table(

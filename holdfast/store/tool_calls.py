@@ -13,9 +13,11 @@ from sqlalchemy import bindparam, insert, select, text
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.domain.events import ToolCallStarted, tool_call_now
 from holdfast.domain.permissions import View
 from holdfast.domain.tools import Effect, Idempotency, Terms, ToolCall, ToolCallStatus
-from holdfast.store.tables import confirmations, tool_calls
+from holdfast.store import event_log
+from holdfast.store.tables import confirmations, runs, tool_calls
 from holdfast.store.views import of_runs_in
 
 _SELECT = select(tool_calls, confirmations.c.confirmation_id).select_from(
@@ -29,10 +31,13 @@ _SELECT = select(tool_calls, confirmations.c.confirmation_id).select_from(
 
 _COLUMNS = _SELECT.order_by(tool_calls.c.step, tool_calls.c.position)
 
-_DISPATCH = text("""
-UPDATE tool_calls SET status = 'dispatched', attempts = attempts + 1, dispatched_at = clock_timestamp()
-WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND status IN ('approved', 'dispatched')
-RETURNING attempts
+_DISPATCH = text(f"""
+WITH dispatched AS (
+  UPDATE tool_calls SET status = 'dispatched', attempts = attempts + 1, dispatched_at = clock_timestamp()
+  WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND status IN ('approved', 'dispatched')
+  RETURNING run_id, attempts
+), {event_log.counted("dispatched")}, {event_log.logged()}
+SELECT attempts, {event_log.WAKING} FROM dispatched
 """)
 
 # An approval is used once: the row must be approved, unused, bound to the digest that was just recomputed, and decided
@@ -52,11 +57,14 @@ RETURNING confirmation_id
 
 # An outcome that was given up as unknown may still come from the attempt that was dispatched last: it is the truth,
 # unless somebody has settled it meanwhile. One from an attempt before that changes nothing.
-_SETTLE = text("""
-UPDATE tool_calls SET status = :status, result = :result, error = :error, settled_at = clock_timestamp()
-WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND attempts = :attempts
-  AND (status = 'dispatched' OR status = 'ambiguous' AND :status <> 'ambiguous')
-RETURNING step, tool
+_SETTLE = text(f"""
+WITH settled AS (
+  UPDATE tool_calls SET status = :status, result = :result, error = :error, settled_at = clock_timestamp()
+  WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND attempts = :attempts
+    AND (status = 'dispatched' OR status = 'ambiguous' AND :status <> 'ambiguous')
+  RETURNING run_id
+), {event_log.counted("settled")}, {event_log.logged()}
+SELECT run_id, {event_log.WAKING} FROM settled
 """)
 
 _RESOLVE = text("""
@@ -96,6 +104,7 @@ _WITHDRAW = text("""
 UPDATE tool_calls SET status = 'withdrawn', error = :error
 WHERE tenant_id = :tenant_id AND run_id = :run_id AND attempts = 0
   AND status IN ('proposed', 'awaiting_confirmation', 'approved')
+RETURNING step, tool_call_id, tool, attempts, status
 """)
 
 
@@ -133,9 +142,11 @@ async def find(connection: AsyncConnection, tenant_id: str, tool_call_id: str) -
 
 
 async def lock(connection: AsyncConnection, tenant_id: str, tool_call_id: str) -> ToolCall:
-    """A call that is known to exist, its row locked until the transaction ends."""
-    query = _COLUMNS.where(tool_calls.c.tenant_id == tenant_id, tool_calls.c.tool_call_id == tool_call_id)
-    return _from_row((await connection.execute(query.with_for_update(of=tool_calls))).one())
+    """A call that is known to exist, its run and its row locked, in this order, until the transaction ends."""
+    of_run = (runs.c.tenant_id == tool_calls.c.tenant_id) & (runs.c.run_id == tool_calls.c.run_id)
+    query = _COLUMNS.where(tool_calls.c.tenant_id == tenant_id, tool_calls.c.tool_call_id == tool_call_id, of_run)
+    locking = query.with_for_update(of=[runs, tool_calls], key_share=True)
+    return _from_row((await connection.execute(locking)).one())
 
 
 async def of_step(connection: AsyncConnection, tenant_id: str, run_id: str, step: int) -> list[ToolCall]:
@@ -152,10 +163,12 @@ async def of_runs(connection: AsyncConnection, tenant_id: str, run_ids: list[str
     return [_from_row(row) for row in await connection.execute(query)]
 
 
-async def dispatch(connection: AsyncConnection, tenant_id: str, tool_call_id: str) -> int:
+async def dispatch(connection: AsyncConnection, tenant_id: str, call: ToolCall) -> int:
     """Mark a locked call as dispatched once more; answers with the number of this dispatch, from 1."""
-    of_call = {"tenant_id": tenant_id, "tool_call_id": tool_call_id}
-    attempts: int = (await connection.execute(_DISPATCH, of_call)).scalar_one()
+    started = ToolCallStarted(call.tool_call_id, call.tool, call.attempts + 1)
+    of_call = {"tenant_id": tenant_id, "tool_call_id": call.tool_call_id}
+    dispatched = await connection.execute(_DISPATCH, {**of_call, **event_log.parameters([started])})
+    attempts: int = dispatched.scalar_one()
     return attempts
 
 
@@ -172,16 +185,17 @@ async def use_approval(connection: AsyncConnection, tenant_id: str, call: ToolCa
 async def settle(
     connection: AsyncConnection,
     tenant_id: str,
-    tool_call_id: str,
+    call: ToolCall,
     *,
-    attempts: int,
     status: ToolCallStatus,
     result: str | None,
     error: str | None,
 ) -> bool:
     """Store the outcome of a dispatch. False: a later dispatch superseded it, and nothing was changed."""
-    values = {"status": status, "result": result, "error": error, "attempts": attempts}
-    row = await connection.execute(_SETTLE, {"tenant_id": tenant_id, "tool_call_id": tool_call_id, **values})
+    values = {"status": status, "result": result, "error": error, "attempts": call.attempts}
+    told = tool_call_now(call.tool_call_id, call.tool, status, result=result, error=error)
+    of_call = {"tenant_id": tenant_id, "tool_call_id": call.tool_call_id}
+    row = await connection.execute(_SETTLE, {**of_call, **values, **event_log.parameters(told)})
     return row.one_or_none() is not None
 
 
@@ -216,8 +230,8 @@ async def dispatched_for(connection: AsyncConnection, tenant_id: str, tool_call_
 
 
 @dataclass(frozen=True)
-class Abandoned:
-    """A call that its run left behind: ambiguous, or failed if it only read."""
+class Left:
+    """A call that its run left behind: ambiguous, or failed if it only read; or withdrawn, if it was not handed out."""
 
     step: int
     tool_call_id: str
@@ -226,10 +240,10 @@ class Abandoned:
     status: ToolCallStatus
 
 
-async def abandon(connection: AsyncConnection, tenant_id: str, run_id: str, error: str) -> list[Abandoned]:
+async def abandon(connection: AsyncConnection, tenant_id: str, run_id: str, error: str) -> list[Left]:
     """Call the outcome of what was handed out in a run, and not heard of again, unknown; answers with each."""
     rows = await connection.execute(_ABANDON, {"tenant_id": tenant_id, "run_id": run_id, "error": error})
-    return [Abandoned(row.step, row.tool_call_id, row.tool, row.attempts, ToolCallStatus(row.status)) for row in rows]
+    return [_left(row) for row in rows]
 
 
 async def count(connection: AsyncConnection, tenant_id: str, run_id: str) -> int:
@@ -279,9 +293,14 @@ async def resolve(
     return (await connection.execute(_RESOLVE, {**of_call, **values})).rowcount == 1
 
 
-async def withdraw(connection: AsyncConnection, tenant_id: str, run_id: str, error: str) -> None:
-    """Withdraw the calls of a run that were not dispatched; none of them can be from here on."""
-    await connection.execute(_WITHDRAW, {"tenant_id": tenant_id, "run_id": run_id, "error": error})
+async def withdraw(connection: AsyncConnection, tenant_id: str, run_id: str, error: str) -> list[Left]:
+    """Withdraw the calls of a run that were not dispatched; none of them can be from here on. Answers with each."""
+    rows = await connection.execute(_WITHDRAW, {"tenant_id": tenant_id, "run_id": run_id, "error": error})
+    return [_left(row) for row in rows]
+
+
+def _left(row: Any) -> Left:
+    return Left(row.step, row.tool_call_id, row.tool, row.attempts, ToolCallStatus(row.status))
 
 
 def _from_row(row: Any) -> ToolCall:

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.domain.events import Event, MessageReset, RunCancelled, RunCompleted, RunFailed, RunMerged, RunStarted
 from holdfast.domain.ids import workflow_id
 from holdfast.domain.runs import OPEN, RunStatus
-from holdfast.store import audit
+from holdfast.store import audit, event_log
 
 # The lock comes first, in a statement of its own: what the statement that locks reads of rows that it does not lock
 # is as it was before it waited. Locked in the order of the clauses: the conversation, then the run.
 _LOCK = text("""
-SELECT c.turn_run_id, c.conversation_id, r.position, r.status, r.agent, r.agent_version, r.cancelled_by
+SELECT c.turn_run_id, c.conversation_id, r.position, r.status, r.agent, r.agent_version, r.cancelled_by,
+       r.stream_step, r.stream_attempt, r.stream_is_open
 FROM runs r JOIN conversations c ON c.tenant_id = r.tenant_id AND c.conversation_id = r.conversation_id
 WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id FOR UPDATE OF c FOR NO KEY UPDATE OF r
 """)
@@ -30,19 +32,22 @@ SELECT EXISTS (
 """)
 
 # With the turn, the outbox hears that the workflow has started.
-_TAKE = text("""
+_TAKE = text(f"""
 WITH turn AS (
   UPDATE conversations SET turn_run_id = :run_id WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id
 ), heard AS (
   DELETE FROM outbox WHERE tenant_id = :tenant_id AND run_id = :run_id AND kind = 'start'
-)
-UPDATE runs SET status = 'running' WHERE tenant_id = :tenant_id AND run_id = :run_id AND status = 'queued'
+), begun AS (
+  UPDATE runs SET status = 'running', last_seq = last_seq + 1
+  WHERE tenant_id = :tenant_id AND run_id = :run_id AND status = 'queued' RETURNING run_id, last_seq
+), {event_log.logged("begun")}
+SELECT {event_log.WAKING}
 """)
 
 # The messages that wait, up to the first that does not want to join or is meant for another agent, join the run that
 # has the turn, unless that is to be stopped; whoever waits for them is woken, and their workflows are told that they
 # have nothing left to do.
-_MERGE = text("""
+_MERGE = text(f"""
 WITH turn AS (
   SELECT conversation_id FROM conversations
   WHERE tenant_id = :tenant_id AND turn_run_id = :run_id
@@ -52,17 +57,23 @@ WITH turn AS (
   JOIN runs this ON this.tenant_id = r.tenant_id AND this.run_id = :run_id AND this.cancelled_by IS NULL
   WHERE r.tenant_id = :tenant_id AND r.status = 'queued' AND r.cancelled_by IS NULL
 ), merged AS (
-  UPDATE runs SET status = 'merged', merged_into = :run_id, merged_at_step = :step, completed_at = clock_timestamp()
+  UPDATE runs SET status = 'merged', merged_into = :run_id, merged_at_step = :step, completed_at = clock_timestamp(),
+                  last_seq = last_seq + 1
   WHERE tenant_id = :tenant_id AND status = 'queued' AND run_id IN (
     SELECT run_id FROM waiting
     WHERE position < coalesce((SELECT min(position) FROM waiting WHERE NOT joins), 2147483647)
   )
-  RETURNING run_id, agent, message_id
+  RETURNING run_id, conversation_id, agent, message_id, last_seq
 ), told AS (
   INSERT INTO outbox (tenant_id, kind, workflow_id, run_id, due_at)
   SELECT :tenant_id, 'freed', concat_ws(':', :tenant_id, agent, message_id), run_id, clock_timestamp() FROM merged
+), logged AS (
+  INSERT INTO events (tenant_id, run_id, seq, type, data)
+  SELECT :tenant_id, run_id, last_seq, '{RunMerged.TYPE}', json_build_object(
+    'run_id', run_id, 'conversation_id', conversation_id, 'message_id', message_id, 'merged_into', CAST(:run_id AS text)
+  ) FROM merged
 )
-SELECT run_id, pg_notify('holdfast_runs', run_id) FROM merged
+SELECT run_id, pg_notify('holdfast_runs', run_id), pg_notify('{event_log.CHANNEL}', run_id) FROM merged
 """)
 
 # Of a conversation, before a message is accepted into it: whoever else accepts or takes the turn waits meanwhile.
@@ -80,12 +91,13 @@ SELECT EXISTS (
 
 # Whoever waits for the reply is woken by the commit, and what a model call without an end had reserved is free again.
 # Answers with the run that is next.
-_END = text("""
+_END = text(f"""
 WITH ended AS (
-  UPDATE runs SET status = :status, degraded = :degraded, error = :error, completed_at = clock_timestamp()
+  UPDATE runs SET status = :status, degraded = :degraded, error = :error, completed_at = clock_timestamp(),
+                  last_seq = last_seq + cardinality(CAST(:types AS text[])), stream_is_open = false
   WHERE tenant_id = :tenant_id AND run_id = :run_id AND status IN ('queued', 'running', 'requires_confirmation')
-  RETURNING run_id
-), freed AS (
+  RETURNING run_id, last_seq
+), {event_log.logged("ended")}, freed AS (
   UPDATE conversations SET turn_run_id = NULL
   WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND turn_run_id = :run_id
 ), heard AS (
@@ -98,7 +110,7 @@ WITH ended AS (
   ORDER BY position LIMIT 1
 )
 SELECT (SELECT CAST(pg_notify('holdfast_runs', run_id) AS text) FROM ended) IS NOT NULL AS has_ended,
-       (SELECT agent FROM following) AS agent, (SELECT message_id FROM following) AS message_id
+       {event_log.WAKING}, (SELECT agent FROM following) AS agent, (SELECT message_id FROM following) AS message_id
 """)
 
 _OPEN_BEFORE = text("""
@@ -144,6 +156,15 @@ class OpenRun:
     workflow_id: str
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a run ends. `degraded`: with an apology instead of an answer."""
+
+    status: RunStatus
+    degraded: bool
+    error: str | None
+
+
 async def take(connection: AsyncConnection, tenant_id: str, run_id: str) -> TurnTaken | None:
     """Take the conversation's turn for a run; None: it is not its turn yet. Taken again, it stays taken."""
     of_run = {"tenant_id": tenant_id, "run_id": run_id}
@@ -159,7 +180,7 @@ async def take(connection: AsyncConnection, tenant_id: str, run_id: str) -> Turn
     # The first run of a conversation has nobody before it, which most runs are.
     if row.position > 1 and await connection.scalar(_EARLIER, {**conversation, "position": row.position}):
         return None
-    await connection.execute(_TAKE, conversation)
+    await connection.execute(_TAKE, {**conversation, **event_log.parameters([RunStarted()])})
     return taken
 
 
@@ -189,20 +210,37 @@ async def merge(connection: AsyncConnection, tenant_id: str, run_id: str, step: 
 
 
 async def end(
-    connection: AsyncConnection, tenant_id: str, run_id: str, *, status: RunStatus, degraded: bool, error: str | None
+    connection: AsyncConnection, tenant_id: str, run_id: str, ended: Ended, *events: Event, reply_id: str | None = None
 ) -> str | None:
-    """End a run, on record, and free the turn, if it has it.
+    """End a run, on record and in its log, and free the turn, if it has it.
 
     Answers with the workflow of the run that is next, if one waits.
+
+    Args:
+        connection: the transaction.
+        tenant_id: whose run.
+        run_id: the run.
+        ended: how it ended.
+        events: what its log tells before its end.
+        reply_id: the message that it is answered with.
     """
     of_run = {"tenant_id": tenant_id, "run_id": run_id}
     row = (await connection.execute(_LOCK, of_run)).one()
-    values = {"status": status, "degraded": degraded, "error": error, "conversation_id": row.conversation_id}
+    cut_off = [MessageReset(row.stream_step, row.stream_attempt)] if row.stream_is_open else []
+    told = event_log.parameters([*cut_off, *events, _last_event(ended, reply_id)])
+    values = {**vars(ended), **told, "conversation_id": row.conversation_id}
     following = (await connection.execute(_END, {**of_run, **values})).one()
     if following.has_ended:
-        entry = audit.Entry(kind="run", outcome=status, run_id=run_id, detail=error)
+        entry = audit.Entry(kind="run", outcome=ended.status, run_id=run_id, detail=ended.error)
         await audit.append(connection, tenant_id, entry)
     return None if following.agent is None else workflow_id(tenant_id, following.agent, following.message_id)
+
+
+def _last_event(ended: Ended, reply_id: str | None) -> Event:
+    if ended.status is RunStatus.COMPLETED:
+        return RunCompleted(reply_id, degraded=ended.degraded, error=ended.error)
+    kind = RunCancelled if ended.status is RunStatus.CANCELLED else RunFailed
+    return kind(reply_id, ended.error)
 
 
 async def open_before(connection: AsyncConnection, tenant_id: str, run_id: str) -> list[OpenRun]:

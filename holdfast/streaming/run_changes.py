@@ -8,19 +8,26 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from holdfast.store import event_log
+
 log = logging.getLogger(__name__)
 
-#: The channel that `holdfast.store` notifies; the payload is the run's id.
-CHANNEL = "holdfast_runs"
+#: The channels that `holdfast.store` notifies, of a run's status and of its event log; the payload is the run's id.
+STATUS, LOG = "holdfast_runs", event_log.CHANNEL
 
 #: How long to go without a notification before looking anyway, in seconds: each look is a transaction.
-_LOOK_AGAIN_S = 5.0
+_LOOK_AGAIN_S = {STATUS: 5.0, LOG: 15.0}
+
+#: The same while the listening connection is down.
+_LOOK_UNHEARD_S = 1.0
 
 #: How long to rest before listening again, in seconds.
 _LISTEN_AGAIN_S = 1.0
@@ -33,7 +40,8 @@ class RunChanges:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._waiting: defaultdict[tuple[str, str], set[asyncio.Event]] = defaultdict(set)
+        self._is_listening = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -52,50 +60,87 @@ class RunChanges:
     ) -> State:
         """Read a run's state until a condition holds or the time is up; answers with what was read last."""
         deadline = asyncio.get_running_loop().time() + timeout_s
-        changed = asyncio.Event()
-        # Before the first read: a change between the read and the wait must not be missed.
-        self._waiting[run_id].add(changed)
-        try:
+        with self.watching(STATUS, run_id) as watch:
             while True:
-                changed.clear()
+                watch.is_seen()
                 state = await read()
                 remaining = deadline - asyncio.get_running_loop().time()
                 if is_reached(state) or remaining <= 0:
                     return state
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), min(remaining, _LOOK_AGAIN_S))
+                await watch.changed(remaining)
+
+    @contextmanager
+    def watching(self, channel: str, run_id: str) -> Iterator["Watch"]:
+        """A watch on a run. Begun before the first look: a change between the look and the wait must not be missed."""
+        event = asyncio.Event()
+        self._waiting[channel, run_id].add(event)
+        try:
+            yield Watch(self, channel, event)
         finally:
-            self._waiting[run_id].discard(changed)
-            if not self._waiting[run_id]:
-                del self._waiting[run_id]
+            self._waiting[channel, run_id].discard(event)
+            if not self._waiting[channel, run_id]:
+                del self._waiting[channel, run_id]
+
+    def patience_s(self, channel: str) -> float:
+        """How long to wait for a notification before looking anyway, in seconds."""
+        return _LOOK_AGAIN_S[channel] if self._is_listening else _LOOK_UNHEARD_S
 
     async def _listen(self) -> None:
         while True:
             try:
                 async with self._engine.connect() as connection:
-                    raw = await connection.get_raw_connection()
-                    await self._listen_on(raw.driver_connection)
-            except (OSError, SQLAlchemyError) as error:
+                    try:
+                        raw = await connection.get_raw_connection()
+                        await self._listen_on(raw.driver_connection)
+                    finally:
+                        # It may be dead, which the pool would not notice, and hand it out again.
+                        await connection.invalidate()
+            except (OSError, SQLAlchemyError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
                 log.warning("listening for run changes failed, trying again: %s", type(error).__name__)
             await asyncio.sleep(_LISTEN_AGAIN_S)
 
     async def _listen_on(self, connection: Any) -> None:
         ended = asyncio.Event()
         connection.add_termination_listener(lambda _: ended.set())
-        await connection.add_listener(CHANNEL, self._wake)
-        self._wake_all()
+        for channel in (STATUS, LOG):
+            await connection.add_listener(channel, self._wake)
+        self._is_listening = True
+        self.wake_all()
         try:
             await ended.wait()
         finally:
-            if not connection.is_closed():
-                await connection.remove_listener(CHANNEL, self._wake)
+            self._is_listening = False
+            # So that those who went to wait for a notification look by the clock from here on.
+            self.wake_all()
+            for channel in (STATUS, LOG):
+                if not connection.is_closed():
+                    await connection.remove_listener(channel, self._wake)
 
-    def _wake_all(self) -> None:
-        # What was notified while nobody listened is lost: let everybody look.
+    def wake_all(self) -> None:
+        """Let everybody look: what was notified while nobody listened is lost."""
         for events in self._waiting.values():
             for changed in events:
                 changed.set()
 
-    def _wake(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        for changed in self._waiting.get(str(payload), ()):
+    def _wake(self, _connection: Any, _pid: int, channel: str, payload: object) -> None:
+        for changed in self._waiting.get((channel, str(payload)), ()):
             changed.set()
+
+
+class Watch:
+    """Notices that a run changes."""
+
+    def __init__(self, changes: RunChanges, channel: str, event: asyncio.Event) -> None:
+        self._changes = changes
+        self._channel = channel
+        self._event = event
+
+    def is_seen(self) -> None:
+        """Say that all that was noticed so far is about to be looked at."""
+        self._event.clear()
+
+    async def changed(self, timeout_s: float = float("inf")) -> None:
+        """Wait for a change, or until it is time to look anyway."""
+        patience_s = min(timeout_s, self._changes.patience_s(self._channel))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), patience_s)

@@ -84,8 +84,9 @@ async def _deliver(reply: Text | ToolCalls | Cut | EndsEarly | Stalls | Dribble,
             return _dribbled(b"".join(parts), asked)
         case EndsEarly(_, after) if asked.is_streamed:
             return _sent(parts[:after], asked)
-        case Stalls(_, after) if asked.is_streamed:
-            return StreamingResponse(_stalled(parts, after, asked), media_type=asked.media_type)
+        case Stalls(_, after, ends) if asked.is_streamed:
+            rest = [] if ends else parts[after:]
+            return StreamingResponse(_stalled(parts[:after], rest, asked), media_type=asked.media_type)
         case Stalls():
             await asked.hold()
     return _sent(parts, asked)
@@ -116,11 +117,11 @@ def _dribbled(whole: bytes, asked: Asked) -> Response:
     return StreamingResponse(_one_by_one(each), headers=headers, media_type=asked.media_type)
 
 
-async def _stalled(parts: list[bytes], after: int, asked: Asked) -> AsyncIterator[bytes]:
-    async for part in _one_by_one(parts[:after]):
+async def _stalled(first: list[bytes], rest: list[bytes], asked: Asked) -> AsyncIterator[bytes]:
+    async for part in _one_by_one(first):
         yield part
     await asked.hold()
-    async for part in _one_by_one(parts[after:]):
+    async for part in _one_by_one(rest):
         yield part
 
 

@@ -73,11 +73,12 @@ class EndsEarly:
 class Stalls:
     """Send the first `after` events of a stream, and the others once the provider lets go of it.
 
-    What is not streamed has no events: all of it waits.
+    What is not streamed has no events: all of it waits. `ends`: the others never come; the stream just ends then.
     """
 
     reply: Text | ToolCalls
     after: int
+    ends: bool = False
 
 
 @dataclass(frozen=True)

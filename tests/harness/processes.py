@@ -1,4 +1,4 @@
-"""A worker in a process of its own, to be killed, with an API in this one."""
+"""A worker in a process of its own, to be killed, with an API in this one; and an API in a process of its own."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from holdfast.dev.ports import free_port, is_listening
 from holdfast.dev.process import Child
 from holdfast.testing.provider import ScriptedProvider
 from tests.harness.servers import Servers
-from tests.harness.stage import AGENTS, PAYLOAD_KEYS, Stage, playing_without_a_worker
+from tests.harness.stage import AGENTS, PAYLOAD_KEYS, PEPPER, Stage, playing_without_a_worker
 
 _ROOT = Path(__file__).parents[2]
 _START_TIMEOUT_S = 60
@@ -35,6 +35,27 @@ class KillableWorker:
         """kill -9, as the kernel would when memory runs out."""
         if self.child is not None:
             self.child.kill()
+
+
+@asynccontextmanager
+async def api_process(stage: Stage, log: Path, **variables: str) -> AsyncIterator[tuple[str, Child]]:
+    """An API in a process of its own, beside the stage's; gives its URL, and the process, which may be killed."""
+    port = free_port()
+    environment = {
+        "HOLDFAST_ENVIRONMENT": "dev",
+        "HOLDFAST_DATABASE_URL": stage.database_url,
+        "HOLDFAST_KEY_PEPPER": PEPPER,
+        "HOLDFAST_PAYLOAD_KEYS": PAYLOAD_KEYS,
+        "HOLDFAST_TASK_QUEUE": stage.task_queue,
+        "HOLDFAST_API_PORT": str(port),
+        **variables,
+    }
+    child = Child("api", [sys.executable, "-m", "api"], log=log, env=environment, cwd=_ROOT)
+    try:
+        await child.wait_until(lambda: is_listening(port), _START_TIMEOUT_S)
+        yield f"http://127.0.0.1:{port}", child
+    finally:
+        child.kill()
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ async def serving_api(database_url: str, task_queue: str, **settings: Any) -> As
     """An API of the tests, with the usual settings and others; gives its URL."""
     async with (
         api.wiring.wire(_api_settings(database_url, task_queue, **settings)) as services,
-        serving(create_app(services)) as url,
+        serving(create_app(services), on_stop=services.events.stop) as url,
     ):
         yield url
 

@@ -1,6 +1,7 @@
 """People at the command line: they edit, answer, cancel, and say what became of a call."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -83,3 +84,17 @@ async def test_chat_follows_a_word_that_decides(ada: Caller, provider: ScriptedP
     run, _ = await waiting(ada, provider)
     assert await said(ada, "chat", "support", "yes", "--conversation", run["conversation_id"]) == "Done.\n"
     assert len(effects("pay", ada.tenant_id)) == 1
+
+
+async def test_events(ada: Caller, provider: ScriptedProvider) -> None:
+    run, asked = await waiting(ada, provider)
+    by_now = (await said(ada, "runs", "events", run["id"])).splitlines()
+    following = asyncio.create_task(said(ada, "runs", "events", run["id"], "--follow", "--json"))
+    await ada.decide(asked)
+    told = [json.loads(line) for line in (await following).splitlines()]
+    unknown = await holdfast(ada, "runs", "events", "run_unknown")
+
+    assert [line.split()[1] for line in by_now][-1] == "confirmation.requested"
+    assert [one["id"] for one in told] == list(range(1, len(told) + 1))
+    assert [one["event"] for one in told][-2:] == ["message.completed", "run.completed"]
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (1, 1)

@@ -30,6 +30,7 @@ from holdfast.llm.pool import ModelPool
 from holdfast.llm.tenant_slots import TenantSlots
 from holdfast.services.provider_keys import ProviderKeys
 from holdfast.store import steps, tool_calls
+from holdfast.store.event_log import Tail
 from holdfast.store.steps import Step
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Slow, Text, ToolCalls
@@ -267,7 +268,7 @@ async def test_an_answer_that_an_attempt_thought_dead_stored_first_is_the_one_th
     wished = (RequestedToolCall("send", json.dumps({"marker": ada.tenant_id})),)
     stored = Step(run_id, 1, "", "quality", "m", "d", Usage(1, 1, None), (), 1, None)
     async with stage.database.tenant(ada.tenant_id) as connection:
-        await steps.store(connection, ada.tenant_id, stored)
+        await steps.store(connection, ada.tenant_id, stored, [], Tail())
         await tool_calls.propose(connection, ada.tenant_id, propose(step, trusting, registry(), wished, 5))
     run = await ada.ended(run_id)
 

@@ -31,7 +31,7 @@ async def with_a_row_in_every_table(caller: Caller, stage: Stage, provider: Scri
     await stage.rows("INSERT INTO reservations VALUES ($1, 'some', NULL, 0.5)", caller.tenant_id)
     await caller.http.put("/v1/provider-keys/nobody", json={"key": "long-enough"})
     await caller.http.put("/v1/switches/agent:frugal", json={"reason": "a test"})
-    provider.script(ToolCalls([("pay", {"marker": "m", "amount": 1})]))
+    provider.script(ToolCalls([("pay", {"marker": "m", "amount": 1})], text="Paying."))
     return await caller.ask("pay")
 
 

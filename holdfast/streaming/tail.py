@@ -1,0 +1,68 @@
+"""Reading along in a run's event log, from any number on, on any process.
+
+Between two reads nothing is held: no connection, and no more than one page in memory, which is handed out as fast as it
+is taken. What a reader has seen is a number that it knows itself, so it can go on anywhere, at any time.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from holdfast.domain.errors import Unavailable
+from holdfast.domain.events import TERMINAL, LoggedEvent
+from holdfast.store import event_log
+from holdfast.store.engine import Database
+from holdfast.store.event_log import Page
+from holdfast.streaming.run_changes import LOG, RunChanges
+
+log = logging.getLogger(__name__)
+
+#: How many events are read at a time.
+_PAGE = 100
+
+#: How long to rest before reading again when the database is away, in seconds.
+_READ_AGAIN_S = 1.0
+
+
+class Tail:
+    """Reads the logs of runs."""
+
+    def __init__(self, database: Database, changes: RunChanges) -> None:
+        self._database = database
+        self._changes = changes
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """End everybody's reading: this process stops. They go on elsewhere, from the number that they know."""
+        self._is_stopping = True
+        self._changes.wake_all()
+
+    async def follow(self, tenant_id: str, run_id: str, after: int, *, to_the_end: bool) -> AsyncGenerator[LoggedEvent]:
+        """The events of a run that exists after number `after`, and those to come, up to the last.
+
+        Not `to_the_end`: without those to come. Outlasts an absence of the database.
+        """
+        with self._changes.watching(LOG, run_id) as watch:
+            while not self._is_stopping:
+                watch.is_seen()
+                page = await self._until_read(tenant_id, run_id, after)
+                for event in page.events:
+                    yield event
+                    after = event.seq
+                    if event.type in TERMINAL:
+                        return
+                if page.has_ended or not (page.events or to_the_end):
+                    return
+                if not page.events:
+                    await watch.changed()
+
+    async def _until_read(self, tenant_id: str, run_id: str, after: int) -> Page:
+        while True:
+            try:
+                async with self._database.tenant(tenant_id) as connection:
+                    return await event_log.read(connection, tenant_id, run_id, after=after, limit=_PAGE)
+            except (Unavailable, SQLAlchemyError) as error:
+                log.warning("the log of run %s can't be read now: %s", run_id, type(error).__name__)
+                await asyncio.sleep(_READ_AGAIN_S)
