@@ -1,4 +1,4 @@
-"""What every route has: a body read strictly, and its problems documented.
+"""What every route has: a query and a body read strictly, and its problems documented.
 
 JSON leaves open what a key given twice means, and Python reads NaN and Infinity, which are no JSON. Where one reading
 is confirmed and another one runs, nothing was confirmed: such a body is refused.
@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from api.problems import documented
+from holdfast.domain.errors import InvalidInput
 
 
 class ResourceRoute(APIRoute):
@@ -27,6 +28,7 @@ class ResourceRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_strictly(request: Request) -> Response:
+            _refuse_doubles(request)
             return await handle(StrictRequest(request.scope, request.receive))
 
         return handle_strictly
@@ -71,6 +73,14 @@ def _problems(path: str, methods: set[str]) -> dict[int | str, dict[str, Any]]:
     if methods & {"POST", "PUT", "PATCH"}:
         statuses += [400, 413]
     return documented(*sorted(statuses))
+
+
+def _refuse_doubles(request: Request) -> None:
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name in seen:
+            raise InvalidInput(name, "The parameter is there twice.")
+        seen.add(name)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

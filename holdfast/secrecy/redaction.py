@@ -72,10 +72,11 @@ class _Known:
         self._longest_first: tuple[str, ...] = ()
 
     def add(self, values: Iterable[str]) -> None:
-        new = {form for value in values if _is_telling(value) for form in _forms(value)} - self._forms.keys()
-        if not new:
+        # In their order: the last is the newest.
+        forms = dict.fromkeys(form for value in values if _is_telling(value) for form in _forms(value))
+        if forms.keys() <= self._forms.keys():
             return
-        self._forms |= dict.fromkeys(new)
+        self._forms |= forms
         if self._most is not None:
             self._forms = dict.fromkeys(list(self._forms)[-self._most :])
         # One secret may begin with another.

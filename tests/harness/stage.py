@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import functools
 import os
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import asyncpg
 from pydantic import SecretStr
 from sqlalchemy import make_url
+from sqlalchemy.dialects.postgresql import insert
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
@@ -26,10 +28,9 @@ from holdfast.dev.serving import serving
 from holdfast.domain.ids import workflow_id
 from holdfast.domain.permissions import Role
 from holdfast.secrecy.keyring import Keyring
-from holdfast.services.agents import Agents
 from holdfast.services.keys import Keys
 from holdfast.store.engine import Database, create_engine
-from holdfast.store.tables import metadata
+from holdfast.store.tables import agents, metadata
 from holdfast.temporal.client import connect
 from holdfast.testing.provider import ScriptedProvider
 from tests.harness.caller import Caller
@@ -45,6 +46,13 @@ _OPEN_RUNS = """
 SELECT agent, message_id FROM runs
 WHERE tenant_id = $1 AND status NOT IN ('completed', 'failed', 'cancelled')
 """
+
+
+@functools.cache
+def _agent_rows() -> list[dict[str, Any]]:
+    """Every agent of the tests, in its first version."""
+    specs = agents_yaml.load_agents(AGENTS).agents
+    return [{"name": spec.name, "version": 1, "spec": spec.model_dump(mode="json")} for spec in specs]
 
 
 @dataclass(frozen=True)
@@ -68,8 +76,10 @@ class Stage:
         `roles` are those that policies ask for; `only`: which of those that give permissions, all of them by default.
         """
         made = await Keys(self.database, PEPPER).create(tenant_id, person, [*roles, *only])
-        for spec in agents_yaml.load_agents(AGENTS).agents:
-            await Agents(self.database).apply(tenant_id, spec)
+        async with self.database.tenant(tenant_id) as connection:
+            # All at once: most tests have a tenant of their own, and each agent applied would be a transaction.
+            rows = [{"tenant_id": tenant_id, **row} for row in _agent_rows()]
+            await connection.execute(insert(agents).values(rows).on_conflict_do_nothing())
         self.callers.append(Caller(self.url, made.secret, tenant_id, person))
         return self.callers[-1]
 

@@ -68,6 +68,7 @@ async def paid(caller: Caller, provider: ScriptedProvider) -> Json:
 
 async def test_the_log_is_paged_oldest_first(ada: Caller, provider: ScriptedProvider) -> None:
     run = await paid(ada, provider)
+    await ada.http.put("/v1/agents/wild", json={"name": "wild", "model": "quality"})
     everything = await entries(ada)
 
     assert [int(one["id"]) for one in everything] == list(range(1, len(everything) + 1))
@@ -84,7 +85,7 @@ async def test_the_log_is_paged_oldest_first(ada: Caller, provider: ScriptedProv
         "run completed",
     ]
     assert everything[0]["kind"] == "key"
-    assert {one["outcome"] for one in everything if one["kind"] == "configuration"} == {"applied"}
+    assert [one["outcome"] for one in everything if one["kind"] == "configuration"] == ["applied"]
 
 
 async def test_the_log_is_filtered(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
