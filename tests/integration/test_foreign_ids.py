@@ -98,14 +98,14 @@ def namings(foreign: dict[str, str]) -> Iterator[tuple[str, str, Place]]:
 
 
 def places(method: str, path: str) -> Iterator[Place]:
-    """Wherever an operation can name a thing. (`message_id` names nothing: it is the sender's own key.)"""
+    """Wherever an operation can name a thing. (`message_id` is the sender's own key; `key` a secret, from then on.)"""
     for body in FITTING.get(path, [None]) if method in ("POST", "PUT") else [None]:
         if "{" in path:
             yield Place(method, path, body)
         for parameter in parameters(method, path):
             yield Place(method, path, body, parameter=parameter)
         for at in texts(body):
-            if at != ("message_id",):
+            if at not in (("message_id",), ("key",)):
                 yield Place(method, path, body, at=at)
 
 
