@@ -16,10 +16,11 @@ from sqlalchemy import TextClause, text
 
 import activities.proposals
 import activities.tools
+from holdfast.domain.events import RunStarted
 from holdfast.domain.tools import Declaration, Terms, terms
 from holdfast.services.messages import Messages
 from holdfast.services.relay import Relay
-from holdfast.store import audit, confirmations, messages, turns
+from holdfast.store import audit, confirmations, event_log, messages, turns
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Slow, Text, ToolCalls
 from tests.agents.tools import effects
@@ -194,7 +195,8 @@ def without_the_order_of_turns(patch: pytest.MonkeyPatch) -> None:
     async def takes(connection: Any, tenant_id: str, run_id: str) -> turns.TurnTaken | None:
         of_run = {"tenant_id": tenant_id, "run_id": run_id}
         row = (await connection.execute(turns._LOCK, of_run)).one()
-        await connection.execute(turns._TAKE, {**of_run, "conversation_id": row.conversation_id})
+        told = event_log.parameters([RunStarted()])
+        await connection.execute(turns._TAKE, {**of_run, **told, "conversation_id": row.conversation_id})
         return turns.TurnTaken(row.agent, row.agent_version)
 
     patch.setattr(turns, "take", takes)

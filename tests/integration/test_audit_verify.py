@@ -26,7 +26,7 @@ CONTENT = {
     "the arguments of conf_": "UPDATE confirmations SET arguments = '{\"amount\": 1}' WHERE tenant_id = :t",
     "the edited_arguments of conf_": "UPDATE confirmations SET edited_arguments = '{}' WHERE tenant_id = :t",
     "the reason of conf_": "UPDATE confirmations SET reason = NULL WHERE tenant_id = :t",
-    "the spec of support:1": "UPDATE agents SET spec = spec || '{\"tools\": []}' WHERE tenant_id = :t",
+    "the spec of wild:1": 'UPDATE agents SET spec = spec || \'{"persona": "Tame."}\' WHERE tenant_id = :t',
     "its text is gone with msg_": "DELETE FROM messages WHERE tenant_id = :t AND role = 'assistant'",
 }
 
@@ -38,6 +38,7 @@ SEQ = f"(SELECT seq FROM audit_chain WHERE tenant_id = :t AND audit_id = {ROW})"
 async def log(ada: Caller, stage: Stage, provider: ScriptedProvider) -> tuple[str, int, int]:
     """A tenant with a log that has something of everything: its id, and the number and the row of a decision in it."""
     provider.script(ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 7})]), Text("Paid."))
+    await ada.http.put("/v1/agents/wild", json={"name": "wild", "model": "quality"})
     run = await ada.ask("pay, please")
     asked = await ada.only_pending(run)
     assert (await ada.decide({**asked, "arguments_digest": "0" * 64})).status_code == 412
