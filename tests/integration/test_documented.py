@@ -32,7 +32,7 @@ CHECKS: list[Any] = [
 ]
 
 #: How often each operation is asked, in each of the two tests.
-EXAMPLES = 25
+EXAMPLES = 15
 
 OPERATIONS = operations.operations()
 
