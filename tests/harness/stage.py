@@ -1,5 +1,6 @@
 """The whole application in this process, on the session's real servers: the API over HTTP, the worker, the provider."""
 
+import asyncio
 import base64
 import contextlib
 import functools
@@ -127,10 +128,17 @@ class Stage:
 
     async def _terminate_open_runs(self, tenant_id: str) -> None:
         # One that went on would take the next test's scripted replies.
-        for run in await self.rows(_OPEN_RUNS, tenant_id):
+        open_runs = await self.rows(_OPEN_RUNS, tenant_id)
+        for run in open_runs:
             workflow = workflow_id(tenant_id, run["agent"], run["message_id"])
             with contextlib.suppress(RPCError):
                 await self.temporal.get_workflow_handle(workflow).terminate("the test is over")
+        # A call that hung fails now, and falls back to another deployment: let that come before the next test counts.
+        self.provider.release()
+        for _ in range(100 if open_runs else 0):
+            await asyncio.sleep(0.02)
+            if not self.provider.in_flight:
+                break
 
 
 def _api_settings(database_url: str, task_queue: str, **others: Any) -> ApiSettings:
