@@ -11,6 +11,7 @@ from sqlalchemy import Interval, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.audit import PSEUDONYM
+from holdfast.store.tables import OPEN_STATES
 
 #: Every column that names a person, beside the one of `audit`. Rows of a run that is open are left, where the table has
 #: a `run_id`.
@@ -29,7 +30,7 @@ LINKS = {"identities": ("principal",)}
 #: What stands in place of a text that can't be null.
 ERASED = "[erased]"
 
-_IS_OPEN = "status IN ('queued', 'running', 'requires_confirmation')"
+_IS_OPEN = f"status IN {OPEN_STATES}"
 
 # `own`: whether the message that the run answers is the person's, or everybody's content goes.
 _LIST = """

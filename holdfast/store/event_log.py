@@ -19,11 +19,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.events import Event, LoggedEvent, MessageReset
 from holdfast.domain.runs import OPEN
+from holdfast.store.tables import OPEN_STATES
 
 #: What is notified when a log has grown; the payload is the run's id.
 CHANNEL = "holdfast_events"
-
-_OPEN = "('queued', 'running', 'requires_confirmation')"
 
 
 def counted(after: str, also: str = "", more: str = "0") -> str:
@@ -38,7 +37,7 @@ def counted(after: str, also: str = "", more: str = "0") -> str:
     return f"""
 counted AS (
   UPDATE runs r SET last_seq = r.last_seq + cardinality(CAST(:types AS text[])) + {more}{also}
-  FROM {after} WHERE r.tenant_id = :tenant_id AND r.run_id = {after}.run_id AND r.status IN {_OPEN}
+  FROM {after} WHERE r.tenant_id = :tenant_id AND r.run_id = {after}.run_id AND r.status IN {OPEN_STATES}
   RETURNING r.run_id, r.last_seq, r.stream_attempt
 )"""
 
@@ -86,7 +85,7 @@ ORDER BY e.seq
 """)
 
 _MAY_STREAM = f"""
-status IN {_OPEN} AND (stream_step < :step OR stream_step = :step AND coalesce(stream_began <= :began, true))"""
+status IN {OPEN_STATES} AND (stream_step < :step OR stream_step = :step AND coalesce(stream_began <= :began, true))"""
 
 _OPEN_STREAM = text(f"""
 WITH opened AS (

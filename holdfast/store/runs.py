@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.permissions import View
 from holdfast.domain.runs import Run, RunStatus
-from holdfast.store.tables import messages, runs
+from holdfast.store.tables import OPEN_STATES, messages, runs
 from holdfast.store.views import runs_in
 
 _BEFORE_STEP = text("""
@@ -33,10 +33,10 @@ SELECT FROM runs WHERE tenant_id = :tenant_id AND run_id = ANY(:run_ids) ORDER B
 
 _LOCK_ONE = text("SELECT status FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id FOR NO KEY UPDATE")
 
-_ASK_TO_CANCEL = text("""
+_ASK_TO_CANCEL = text(f"""
 UPDATE runs SET cancelled_by = :person
 WHERE tenant_id = :tenant_id AND run_id = :run_id AND cancelled_by IS NULL
-  AND status IN ('queued', 'running', 'requires_confirmation')
+  AND status IN {OPEN_STATES}
 RETURNING run_id
 """)
 

@@ -12,6 +12,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.switches import EVERYBODY, Scope, Switch
+from holdfast.store.tables import OPEN_STATES
 
 _THROW = text("""
 INSERT INTO switches (tenant_id, agent, reason, thrown_by) VALUES (:tenant_id, :agent, :reason, :person)
@@ -44,11 +45,11 @@ _STOPPED_TENANTS = text("SELECT DISTINCT tenant_id FROM switches")
 
 _TENANTS = text("SELECT tenant_id FROM tenants")
 
-_LEFT_TO_STOP = text("""
+_LEFT_TO_STOP = text(f"""
 SELECT DISTINCT ON (r.run_id) r.run_id, r.cancelled_by IS NOT NULL AS is_overdue,
        s.tenant_id, s.agent, s.reason, s.thrown_by, s.thrown_at
 FROM runs r JOIN switches s ON s.tenant_id IN (r.tenant_id, :everybody) AND s.agent IN ('', r.agent)
-WHERE r.tenant_id = :tenant_id AND r.status IN ('queued', 'running', 'requires_confirmation')
+WHERE r.tenant_id = :tenant_id AND r.status IN {OPEN_STATES}
   AND (r.cancelled_by IS NULL OR s.thrown_at < clock_timestamp() - CAST(:patience AS interval))
 ORDER BY r.run_id, s.tenant_id, s.agent LIMIT :limit
 """)

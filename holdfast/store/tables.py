@@ -27,8 +27,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
 from holdfast.domain.confirmations import ConfirmationStatus
-from holdfast.domain.runs import RunStatus
+from holdfast.domain.runs import OPEN, RunStatus
 from holdfast.domain.tools import ToolCallStatus
+
+#: The states of a run that has not ended, as SQL lists them.
+OPEN_STATES = f"({', '.join(repr(status.value) for status in RunStatus if status in OPEN)})"
 
 metadata = MetaData(
     naming_convention={
@@ -190,7 +193,7 @@ runs = Table(
         "ix_runs_open",
         "tenant_id",
         "run_id",
-        postgresql_where=text("status IN ('queued', 'running', 'requires_confirmation')"),
+        postgresql_where=text(f"status IN {OPEN_STATES}"),
     ),
 )
 

@@ -14,6 +14,7 @@ from holdfast.domain.events import Event, MessageReset, RunCancelled, RunComplet
 from holdfast.domain.ids import workflow_id
 from holdfast.domain.runs import OPEN, RunStatus
 from holdfast.store import audit, event_log
+from holdfast.store.tables import OPEN_STATES
 
 # The lock comes first, in a statement of its own: what the statement that locks reads of rows that it does not lock
 # is as it was before it waited. Locked in the order of the clauses: the conversation, then the run.
@@ -24,10 +25,10 @@ FROM runs r JOIN conversations c ON c.tenant_id = r.tenant_id AND c.conversation
 WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id FOR UPDATE OF c FOR NO KEY UPDATE OF r
 """)
 
-_EARLIER = text("""
+_EARLIER = text(f"""
 SELECT EXISTS (
   SELECT FROM runs WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND position < :position
-    AND status IN ('queued', 'running', 'requires_confirmation')
+    AND status IN {OPEN_STATES}
 )
 """)
 
@@ -82,10 +83,10 @@ SELECT turn_run_id FROM conversations
 WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id FOR UPDATE
 """)
 
-_IS_BUSY = text("""
+_IS_BUSY = text(f"""
 SELECT EXISTS (
   SELECT FROM runs WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id
-    AND status IN ('queued', 'running', 'requires_confirmation')
+    AND status IN {OPEN_STATES}
 )
 """)
 
@@ -95,7 +96,7 @@ _END = text(f"""
 WITH ended AS (
   UPDATE runs SET status = :status, degraded = :degraded, error = :error, completed_at = clock_timestamp(),
                   last_seq = last_seq + cardinality(CAST(:types AS text[])), stream_is_open = false
-  WHERE tenant_id = :tenant_id AND run_id = :run_id AND status IN ('queued', 'running', 'requires_confirmation')
+  WHERE tenant_id = :tenant_id AND run_id = :run_id AND status IN {OPEN_STATES}
   RETURNING run_id, last_seq
 ), {event_log.logged("ended")}, freed AS (
   UPDATE conversations SET turn_run_id = NULL
@@ -113,12 +114,12 @@ SELECT (SELECT CAST(pg_notify('holdfast_runs', run_id) AS text) FROM ended) IS N
        {event_log.WAKING}, (SELECT agent FROM following) AS agent, (SELECT message_id FROM following) AS message_id
 """)
 
-_OPEN_BEFORE = text("""
+_OPEN_BEFORE = text(f"""
 SELECT earlier.run_id, earlier.agent, earlier.message_id FROM runs earlier
 JOIN runs this ON this.tenant_id = earlier.tenant_id AND this.conversation_id = earlier.conversation_id
   AND earlier.position < this.position
 WHERE this.tenant_id = :tenant_id AND this.run_id = :run_id
-  AND earlier.status IN ('queued', 'running', 'requires_confirmation')
+  AND earlier.status IN {OPEN_STATES}
   AND NOT EXISTS (
     SELECT FROM outbox o WHERE o.tenant_id = earlier.tenant_id AND o.run_id = earlier.run_id AND o.kind = 'start'
   )
