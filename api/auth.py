@@ -12,6 +12,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from api.shapes import ID_PATTERN
 from api.wiring import Access, pool_services
 from holdfast.domain.errors import PermissionMissing, Unauthenticated
 from holdfast.domain.permissions import Caller, Permission
@@ -25,7 +26,7 @@ _bearer = HTTPBearer(
 #: Methods that change nothing, so that refusing them is not worth a row.
 _READING = frozenset({"GET", "HEAD"})
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_ID = re.compile(ID_PATTERN)
 
 #: What anybody may read: no route here may tell of a tenant.
 PUBLIC = frozenset(

@@ -23,11 +23,14 @@ from holdfast.store.steps import Step
 PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
 
+#: What an id looks like.
+ID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
+
 #: An id in a path. What does not look like one names nothing: 404, as for any that is not known.
-PathId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+PathId = Annotated[str, Path(pattern=ID_PATTERN)]
 
 #: An id in a query.
-QueryId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+QueryId = Annotated[str, Field(pattern=ID_PATTERN)]
 
 Item = TypeVar("Item")
 

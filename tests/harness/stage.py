@@ -35,6 +35,7 @@ from holdfast.store.tables import agents, metadata
 from holdfast.temporal.client import connect
 from holdfast.testing.provider import ScriptedProvider
 from tests.harness.caller import Caller
+from tests.harness.conditions import until
 from tests.harness.servers import APP_ROLE, Servers
 from worker import wiring
 
@@ -135,10 +136,9 @@ class Stage:
                 await self.temporal.get_workflow_handle(workflow).terminate("the test is over")
         # A call that hung fails now, and falls back to another deployment: let that come before the next test counts.
         self.provider.release()
-        for _ in range(100 if open_runs else 0):
-            await asyncio.sleep(0.02)
-            if not self.provider.in_flight:
-                break
+        if open_runs:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(until(lambda: not self.provider.in_flight), 2)
 
 
 def _api_settings(database_url: str, task_queue: str, **others: Any) -> ApiSettings:
