@@ -74,7 +74,6 @@ class _Chain:
 async def wrong_in(database: Database, tenant_id: str, tally: Tally) -> AsyncIterator[Finding]:
     """Everything that is wrong with a tenant's log, in its order."""
     chain = _Chain(tenant_id)
-    tally.tenants += 1
     async with database.snapshot(tenant_id) as connection:
         # From below 1 on: nothing is to be hidden there.
         after = _LOWEST
@@ -86,6 +85,7 @@ async def wrong_in(database: Database, tenant_id: str, tally: Tally) -> AsyncIte
                     yield Finding(tenant_id, what, link.seq, link.audit_id)
                 tally.entries += 1
                 tally.erased += bool(link.erased)
+        tally.tenants += chain.seq > 0
         async for audit_id in audit_chain.unchained(connection, tenant_id):
             yield Finding(tenant_id, "the row is in no chain: it was inserted past it", audit_id=audit_id)
         for erasure in chain.wrong_erasures():

@@ -145,6 +145,17 @@ async def test_a_removed_row_is_found(log: tuple[str, int, int], stage: Stage) -
         assert any(f"entry {seq + (not extra)} " in one for one in found), found
 
 
+async def test_a_chain_that_was_removed_as_a_whole_leaves_rows_that_tell_of_it(
+    log: tuple[str, int, int], stage: Stage
+) -> None:
+    tenant_id, _, _ = log
+    removed = "DELETE FROM audit_chain WHERE tenant_id = :t"
+    assert tenant_id in await AuditLog(Tampered(stage.owner_url, tenant_id, [removed])).tenants()
+    found = await tampered(stage, tenant_id, removed)
+    assert found
+    assert [one for one in found if "the row is in no chain" not in one] == []
+
+
 async def test_two_rows_in_each_others_place_are_found(log: tuple[str, int, int], stage: Stage) -> None:
     tenant_id, seq, _ = log
     found = await tampered(
