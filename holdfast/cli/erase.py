@@ -48,13 +48,16 @@ def _age(written: str) -> timedelta:
 
 
 async def _erase(scope: "Scope") -> str:
-    from holdfast.config.settings import MigrateSettings, load_settings
+    from holdfast.cli.environment import settings_of
+    from holdfast.config.settings import EraseSettings
+    from holdfast.secrecy.erased_keys import ErasedKeys
     from holdfast.services.erasure import erase
     from holdfast.store.engine import Database, create_engine
 
-    settings = load_settings(MigrateSettings)
+    settings = settings_of(EraseSettings)
+    keys = ErasedKeys.of(settings.key_pepper.get_secret_value())
     owner = Database(create_engine(settings.database_owner_url.get_secret_value(), pool_size=1))
     try:
-        return f"erased: {await erase(owner, scope)}"
+        return f"erased: {await erase(owner, scope, keys)}"
     finally:
         await owner.close()

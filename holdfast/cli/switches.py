@@ -88,11 +88,12 @@ async def _set(scope: "Scope", reason: str | None) -> dict[str, Any]:
 
 
 def _database_url(*, is_owner: bool) -> str:
-    from holdfast.config.settings import MigrateSettings, Settings, load_settings
+    from holdfast.cli.environment import settings_of
+    from holdfast.config.settings import MigrateSettings, Settings
 
     if is_owner:
-        return load_settings(MigrateSettings).database_owner_url.get_secret_value()
-    return load_settings(Settings).database_url.get_secret_value()
+        return settings_of(MigrateSettings).database_owner_url.get_secret_value()
+    return settings_of(Settings).database_url.get_secret_value()
 
 
 def _show(found: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -6,7 +6,10 @@ it is what a policy's `approvers` ask for, beside the permission to decide.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import IntEnum, StrEnum
+
+from holdfast.domain.errors import InvalidInput
 
 
 class Role(StrEnum):
@@ -170,9 +173,19 @@ DEFAULT_ROLES = (Role.CLIENT, Role.APPROVER)
 
 
 def with_default_roles(roles: Collection[str]) -> list[str]:
-    """The roles of a new key: those asked for, and, where none of them gives any permission, `DEFAULT_ROLES`."""
-    missing = () if set(roles) & set(Role) else DEFAULT_ROLES
-    return sorted({*roles, *missing})
+    """The roles of a new key: those asked for, and, where none of them gives any permission, `DEFAULT_ROLES`.
+
+    Raises:
+        InvalidInput: none does, and one is a role misspelt, it seems, which would give others than were meant.
+    """
+    if set(roles) & set(Role):
+        return sorted(set(roles))
+    for role in roles:
+        if meant := get_close_matches(role, list(Role), n=1, cutoff=0.8):
+            raise InvalidInput(
+                "roles", f"{role!r} gives no permission; did you mean {str(meant[0])!r}? If not, name such a role too."
+            )
+    return sorted({*roles, *DEFAULT_ROLES})
 
 
 def reach(roles: Collection[str], permission: Permission) -> Reach | None:
