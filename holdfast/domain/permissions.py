@@ -35,7 +35,6 @@ class Permission(StrEnum):
 
     MESSAGES_SEND = "messages.send"
     CONVERSATIONS_READ = "conversations.read"
-    CONVERSATIONS_TAKE_OVER = "conversations.take_over"
     RUNS_READ = "runs.read"
     RUNS_CANCEL = "runs.cancel"
     CONFIRMATIONS_READ = "confirmations.read"
@@ -66,7 +65,6 @@ class Permission(StrEnum):
 _SENTENCES: Mapping[Permission, str] = {
     Permission.MESSAGES_SEND: "Send a message to an agent: into a new conversation, or into one that is within reach.",
     Permission.CONVERSATIONS_READ: "Read transcripts.",
-    Permission.CONVERSATIONS_TAKE_OVER: "Answer in an agent's place, and hand the conversation back.",
     Permission.RUNS_READ: "Read runs: state, steps, tool calls, cost, reply.",
     Permission.RUNS_CANCEL: "Stop a run.",
     Permission.CONFIRMATIONS_READ: "Read confirmations, with the arguments that wait for a person.",
@@ -124,7 +122,6 @@ PERMISSIONS: Mapping[Role, Mapping[Permission, Reach]] = {
         Reach.TENANT,
         Permission.MESSAGES_SEND,
         Permission.CONVERSATIONS_READ,
-        Permission.CONVERSATIONS_TAKE_OVER,
         Permission.RUNS_READ,
         Permission.RUNS_CANCEL,
         Permission.CONFIRMATIONS_READ,

@@ -120,5 +120,9 @@ def test_every_permission_is_explained_and_given_to_somebody() -> None:
     assert all(permission.sentence.endswith(".") for permission in Permission)
 
 
+def test_every_permission_opens_something() -> None:
+    assert set(routes().values()) == set(Permission), "a role would be said to allow what there is not"
+
+
 def test_an_auditor_changes_nothing() -> None:
     assert all(permission.endswith(".read") for permission in PERMISSIONS[Role.AUDITOR])
