@@ -1,5 +1,6 @@
 """Settings of the commands that reach the database themselves: the environment's, or those of `holdfast dev` here."""
 
+import getpass
 import os
 
 from holdfast.cli.connection import dev_file
@@ -18,3 +19,12 @@ def settings_of(kind: type[Kind]) -> Kind:
     if not any(os.environ.get(name) or os.environ.get(f"{name}_FILE") for name in _DATABASES):
         os.environ.update(dev_file().get("environment") or {})
     return load_settings(kind)
+
+
+def operator() -> str:
+    """Who acts on the database itself, for the record: the user of this machine."""
+    try:
+        return f"operator {getpass.getuser()}"
+    except (KeyError, OSError):
+        # A container's user often has no name.
+        return f"operator {os.getuid()}"

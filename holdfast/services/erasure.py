@@ -47,6 +47,11 @@ class Erased:
     names: int
     left: int
 
+    @property
+    def is_nothing(self) -> bool:
+        """Nothing was found of what is to be erased."""
+        return not (self.runs or self.names or self.left)
+
     def __str__(self) -> str:
         return (
             f"{self.runs} runs, {self.messages} messages, {self.names} names, {self.entries} entries of the audit log; "
@@ -54,8 +59,14 @@ class Erased:
         )
 
 
-async def erase(owner: Database, scope: Scope, keys: ErasedKeys) -> Erased:
-    """Erase content and names. Done again, it finds what is new. `keys`: what is left of idempotency keys.
+async def erase(owner: Database, scope: Scope, keys: ErasedKeys, person: str) -> Erased:
+    """Erase content and names. Done again, it finds what is new.
+
+    Args:
+        owner: the database, as the role that owns the tables.
+        scope: what is to be erased.
+        keys: what is left of idempotency keys.
+        person: who erases.
 
     Raises:
         NotFound: there is no such tenant.
@@ -64,7 +75,7 @@ async def erase(owner: Database, scope: Scope, keys: ErasedKeys) -> Erased:
     """
     try:
         async with owner.tenant(scope.tenant_id) as connection:
-            return await _erase(connection, scope, keys)
+            return await _erase(connection, scope, keys, person)
     except ProgrammingError as error:
         if getattr(error.orig, "sqlstate", None) != _NO_RIGHT:
             raise
@@ -73,7 +84,7 @@ async def erase(owner: Database, scope: Scope, keys: ErasedKeys) -> Erased:
         ) from None
 
 
-async def _erase(connection: AsyncConnection, scope: Scope, keys: ErasedKeys) -> Erased:
+async def _erase(connection: AsyncConnection, scope: Scope, keys: ErasedKeys, person: str) -> Erased:
     tenant_id, erasure_id = scope.tenant_id, new_erasure_id()
     if not await erasure.is_known(connection, tenant_id):
         raise NotFound("tenant", tenant_id)
@@ -101,6 +112,7 @@ async def _erase(connection: AsyncConnection, scope: Scope, keys: ErasedKeys) ->
         kind="erasure",
         outcome="erased",
         subject_id=erasure_id,
+        person=person,
         via="command line",
         detail=f"{scope}: {erased}",
         digests={"erased": await _digest_of_taken(connection, tenant_id, erasure_id)},

@@ -115,11 +115,13 @@ _OF_NO_OPEN_RUN = (
     f"(run_id IS NULL OR run_id NOT IN (SELECT run_id FROM runs WHERE tenant_id = :tenant_id AND {_IS_OPEN}))"
 )
 
+# Who has erased something stays on record.
 _NAMES_ON_RECORD = text(f"""
 UPDATE audit
 SET person = {_PSEUDONYM.format(name="person")}, salts = salts - 'person',
     erased = erased || jsonb_build_object('person', CAST(:erasure_id AS text))
-WHERE tenant_id = :tenant_id AND salts ? 'person' AND {_IS_NAMED.format(name="person")} AND {_OF_NO_OPEN_RUN}
+WHERE tenant_id = :tenant_id AND salts ? 'person' AND kind <> 'erasure' AND {_IS_NAMED.format(name="person")}
+  AND {_OF_NO_OPEN_RUN}
 """)
 
 

@@ -141,7 +141,7 @@ async def test_what_was_on_record_before_is_chained_by_the_migration(running_ser
         assert await wrong(app, "two") == []
         async with app.tenant("two") as connection:
             await audit.append(connection, "two", Entry(kind="run", outcome="completed", person="canary"))
-        done = await erase(owner, Scope("two", person="canary"), ErasedKeys.of("p" * 32))
+        done = await erase(owner, Scope("two", person="canary"), ErasedKeys.of("p" * 32), "olga")
         assert done.names == 3
         assert await wrong(app, "two") == []
         async with app.tenant("two") as connection:

@@ -33,7 +33,7 @@ def canaries(of: str) -> dict[str, str]:
 async def erased(stage: Stage, scope: Scope) -> Erased:
     owner = Database(create_engine(stage.owner_url, pool_size=1))
     try:
-        return await erase(owner, scope, ErasedKeys.of(PEPPER))
+        return await erase(owner, scope, ErasedKeys.of(PEPPER), "olga")
     finally:
         await owner.close()
 
@@ -97,6 +97,7 @@ async def test_a_person_is_erased(ada: Caller, stage: Stage, provider: ScriptedP
     assert await wrong(stage.database, ada.tenant_id, tally) == []
     assert tally.erased == done.entries + sum(1 for _ in await only_names(stage, ada.tenant_id))
     (entry,) = (await ada.get("/v1/audit", kind="erasure"))["data"]
+    assert entry["person"] == "olga"
     assert entry["detail"].startswith("by person: 2 runs, 3 messages")
     provider.script(Text("Still here."))
     again = await ada.ask("and now?", conversation_id=together["conversation_id"])
@@ -255,6 +256,8 @@ async def test_on_the_command_line(ada: Caller, stage: Stage, provider: Scripted
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("erased: 1 runs, 2 messages, ")
     assert await left_of(stage, *said.values()) == {}
+    again = await holdfast(stage, "erase", *tenant, "--person", "ada", "--yes")
+    assert (again.returncode, again.stderr[:29]) == (0, "nobody is known by this name,")
 
 
 async def holdfast(stage: Stage, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -276,7 +279,7 @@ async def holdfast(stage: Stage, *arguments: str) -> subprocess.CompletedProcess
 
 async def test_the_application_may_not_erase(ada: Caller, stage: Stage) -> None:
     with pytest.raises(ConfigurationError, match="HOLDFAST_DATABASE_OWNER_URL: the role may not erase"):
-        await erase(stage.database, Scope(ada.tenant_id), ErasedKeys.of(PEPPER))
+        await erase(stage.database, Scope(ada.tenant_id), ErasedKeys.of(PEPPER), "olga")
 
 
 async def test_a_tenant_that_is_not_there_is_not_erased(stage: Stage) -> None:
