@@ -219,6 +219,7 @@ def _entry(outcome: str, key_id: str, person: str, roles: Sequence[str]) -> audi
 def _check_usable(found: FoundKey) -> None:
     # Only who holds the key learns that it was one.
     if found.key.revoked_at is not None:
+        log.warning("key %s of tenant %s is still used, though it was revoked", found.key.key_id, found.key.tenant_id)
         raise CredentialRefused("The API key was revoked.")
     if found.expires_in_s is not None and found.expires_in_s <= 0:
         raise CredentialRefused("The API key has expired.")
