@@ -43,7 +43,6 @@ class Permission(StrEnum):
     TOOL_CALLS_RESOLVE = "tool_calls.resolve"
     AGENTS_READ = "agents.read"
     AGENTS_WRITE = "agents.write"
-    TOOLS_READ = "tools.read"
     BUDGET_READ = "budget.read"
     BUDGET_WRITE = "budget.write"
     MODELS_USE = "models.use"
@@ -73,7 +72,6 @@ _SENTENCES: Mapping[Permission, str] = {
     Permission.TOOL_CALLS_RESOLVE: "Say what became of a call whose outcome is unknown.",
     Permission.AGENTS_READ: "Read agents, with their prompts and policies.",
     Permission.AGENTS_WRITE: "Apply agents.",
-    Permission.TOOLS_READ: "Read the tools, their schemas and declarations.",
     Permission.BUDGET_READ: "Read the budget and what is spent of it.",
     Permission.BUDGET_WRITE: "Set the budget.",
     Permission.MODELS_USE: "Ask models by alias, without an agent.",
@@ -127,7 +125,6 @@ PERMISSIONS: Mapping[Role, Mapping[Permission, Reach]] = {
         Permission.CONFIRMATIONS_READ,
         Permission.TOOL_CALLS_READ,
         Permission.AGENTS_READ,
-        Permission.TOOLS_READ,
         Permission.BUDGET_READ,
         Permission.SWITCHES_READ,
         Permission.SWITCHES_USE,
@@ -137,7 +134,6 @@ PERMISSIONS: Mapping[Role, Mapping[Permission, Reach]] = {
         Reach.TENANT,
         Permission.AGENTS_READ,
         Permission.AGENTS_WRITE,
-        Permission.TOOLS_READ,
         Permission.BUDGET_READ,
         Permission.BUDGET_WRITE,
         Permission.AUDIT_READ,
@@ -155,7 +151,6 @@ PERMISSIONS: Mapping[Role, Mapping[Permission, Reach]] = {
         Permission.CONFIRMATIONS_READ,
         Permission.TOOL_CALLS_READ,
         Permission.AGENTS_READ,
-        Permission.TOOLS_READ,
         Permission.BUDGET_READ,
         Permission.AUDIT_READ,
         Permission.KEYS_READ,

@@ -90,7 +90,7 @@ def test_an_application_with_a_route_that_names_no_permission_is_not_built(monke
 
 
 def test_what_anybody_may_read_can_not_be_written() -> None:
-    app = FastAPI()
+    app = FastAPI(docs_url=None, redoc_url=None)
 
     @app.post("/health")
     async def write() -> str:
@@ -108,7 +108,7 @@ def test_a_route_behind_another_router_is_seen() -> None:
         return caller.person
 
     outer.include_router(inner)
-    app = FastAPI()
+    app = FastAPI(docs_url=None, redoc_url=None)
     app.include_router(outer)
     assert needed(app) == {("GET", "/outer/inner/one"): Permission.RUNS_READ}
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from holdfast.cli.environment import settings_of
+from holdfast.config.settings import SealingSettings
 from holdfast.dev import ports, providers, secrets
 from holdfast.domain.errors import ConfigurationError
 
@@ -89,6 +91,28 @@ def test_a_file_that_is_not_ours_is_not_overwritten(tmp_path: Path, text: str) -
     with pytest.raises(ConfigurationError, match=r"can't be read .*; delete it to make new keys$"):
         secrets.load_or_make(tmp_path, URL, ADDRESSES)
     assert path.read_bytes() == written
+
+
+def test_commands_reach_the_database_of_dev_unless_another_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = secrets.load_or_make(tmp_path, URL, ADDRESSES)
+    monkeypatch.setenv("HOLDFAST_DATA", str(tmp_path))
+
+    def nothing_is_set() -> None:
+        for name in (*made.environment, "HOLDFAST_DATABASE_OWNER_URL"):
+            monkeypatch.setenv(name, "")
+
+    nothing_is_set()
+    found = settings_of(SealingSettings)
+    assert found.database_url.get_secret_value().endswith("@/postgres?host=/tmp")
+    assert found.payload_keys is not None
+    assert found.payload_keys.get_secret_value() == made.payload_keys
+    nothing_is_set()
+    monkeypatch.setenv("HOLDFAST_DATABASE_OWNER_URL", "postgresql://owner@elsewhere/holdfast")
+    with pytest.raises(ConfigurationError, match="HOLDFAST_DATABASE_URL: is not set"):
+        settings_of(SealingSettings)
+    nothing_is_set()
 
 
 @pytest.fixture
