@@ -11,6 +11,7 @@ from api.routes import (
     codec,
     confirmations,
     conversations,
+    docs,
     health,
     identities,
     keys,
@@ -32,13 +33,13 @@ Authenticate with an API key: `Authorization: Bearer hf_…`. Errors are `applic
 #: What the API always serves; the models only where it is told of a models file.
 RESOURCES = (
     *(messages, conversations, runs, tool_calls, confirmations, agents, budget, audit),
-    *(keys, identities, provider_keys, switches, codec, health),
+    *(keys, identities, provider_keys, switches, codec, health, docs),
 )
 
 
 def create_app(services: Services) -> FastAPI:
     """The application, on services that are running."""
-    app = FastAPI(title="Holdfast", version="0.1.0", description=_DESCRIPTION)
+    app = FastAPI(title="Holdfast", version="0.1.0", description=_DESCRIPTION, docs_url=None, redoc_url=None)
     app.state.services = services
     problems.install(app)
     app.add_middleware(CodecEdge, ui_url=services.temporal_ui_url)

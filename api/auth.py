@@ -29,9 +29,7 @@ _READING = frozenset({"GET", "HEAD"})
 _ID = re.compile(ID_PATTERN)
 
 #: What anybody may read: no route here may tell of a tenant.
-PUBLIC = frozenset(
-    {"/health", "/livez", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
-)
+PUBLIC = frozenset({"/health", "/livez", "/readyz", "/metrics", "/docs", "/docs/{file}", "/openapi.json"})
 
 #: Where a person comes with a key that is in no header yet. The route checks it.
 _SIGN_IN = "/codec/sign-in"
@@ -40,15 +38,25 @@ _SIGN_IN = "/codec/sign-in"
 async def _caller(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Caller:
-    found = pool_services(request)
+    return await admitted(request, None if credentials is None else credentials.credentials)
+
+
+async def admitted(request: Request, credential: str | None) -> Caller:
+    """Whose a key or a token is; each request counts for its caller, one without a key that is known for its address.
+
+    Raises:
+        Unauthenticated: it is none.
+        TooManyRequests: there were too many.
+    """
+    access = pool_services(request).access
     try:
-        if credentials is None:
+        if credential is None:
             raise Unauthenticated("Send an API key: Authorization: Bearer hf_…")
-        caller = await _known(found.access, credentials.credentials)
+        caller = await _known(access, credential)
     except Unauthenticated:
-        found.access.limits.count_failure(request.client.host if request.client else "")
+        access.limits.count_failure(request.client.host if request.client else "")
         raise
-    found.access.limits.admit(caller)
+    access.limits.admit(caller)
     return caller
 
 

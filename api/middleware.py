@@ -1,4 +1,7 @@
-"""What holds for every request: it has an id, is meant for this host, and its body is not larger than allowed."""
+"""What holds for every request: it has an id, is meant for this host, and its body is not larger than allowed.
+
+And for every answer: no cache keeps it; a browser takes it for what it says it is, and runs and frames nothing of it.
+"""
 
 import logging
 import re
@@ -18,6 +21,15 @@ log = logging.getLogger("api.access")
 MAX_BODY_BYTES = 1024 * 1024
 
 
+#: What an answer has that says nothing else. A page names what it needs beyond this.
+_HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
 class RequestEdge:
     """Gives each request an `x-request-id` (the caller's, if it is a plain one), logs it, and limits its body."""
 
@@ -31,7 +43,10 @@ class RequestEdge:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
                 log.info("%s %r %s %s", scope["method"], scope["path"], message["status"], request_id)
             await send(message)
 

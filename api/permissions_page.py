@@ -42,7 +42,7 @@ def page() -> str:
 
 def routes() -> dict[tuple[str, str], Permission]:
     """Every route of the API and of the model pool, by method and path, with what it needs."""
-    app = FastAPI()
+    app = FastAPI(docs_url=None, redoc_url=None)
     for resource in (*api_app.RESOURCES, models):
         app.include_router(resource.router)
     return needed(app)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from api import auth, middleware, problems
-from api.routes import health
+from api.routes import docs, health
 from api.routes import models as model_routes
 from api.serving import serve
 from api.wiring import PoolServices, access
@@ -33,12 +33,12 @@ log = logging.getLogger(__name__)
 
 def create_app(services: PoolServices) -> FastAPI:
     """The application, on services that are running."""
-    app = FastAPI(title="Holdfast model pool", version="0.1.0", description=_DESCRIPTION)
+    app = FastAPI(title="Holdfast model pool", version="0.1.0", description=_DESCRIPTION, docs_url=None, redoc_url=None)
     app.state.services = services
     problems.install(app)
     app.add_middleware(middleware.KnownHosts, hosts=services.access.hosts)
     app.add_middleware(middleware.RequestEdge)
-    for resource in (model_routes, health):
+    for resource in (model_routes, health, docs):
         app.include_router(resource.router)
     auth.needed(app)
     return app

@@ -14,6 +14,7 @@ from holdfast.domain.errors import ConfigurationError
 from holdfast.llm.lazy import LazyPool
 from holdfast.llm.pool import ModelPool
 from holdfast.llm.tenant_slots import TenantSlots
+from holdfast.secrecy.erased_keys import ErasedKeys
 from holdfast.services.agents import Agents
 from holdfast.services.anchors import Anchors
 from holdfast.services.audit_heads import Signer
@@ -117,7 +118,7 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 access=access_,
                 events=RunEvents(database, changes),
                 models=_models(settings, database, provider_keys),
-                messages=Messages(database, workflows),
+                messages=Messages(database, workflows, _erased_keys(settings)),
                 principals=Principals(database, access_.forget),
                 provider_keys=provider_keys,
                 runs=Runs(database, changes, workflows),
@@ -153,9 +154,7 @@ async def _running(
 @asynccontextmanager
 async def access(settings: AccessSettings, database: Database) -> AsyncIterator[Access]:
     """What tells who is calling; what it has still to write is written at the end."""
-    previous = settings.key_pepper_previous
-    previous_peppers = [] if previous is None else [previous.get_secret_value()]
-    keys = Keys(database, settings.key_pepper.get_secret_value(), previous_peppers)
+    keys = Keys(database, settings.key_pepper.get_secret_value(), settings.previous_peppers)
     tokens = _tokens(settings, database)
     try:
         yield Access(keys, tokens, RequestLimits(settings.requests_per_minute), settings.hosts)
@@ -163,6 +162,10 @@ async def access(settings: AccessSettings, database: Database) -> AsyncIterator[
         await keys.close()
         if tokens is not None:
             await tokens.close()
+
+
+def _erased_keys(settings: AccessSettings) -> ErasedKeys:
+    return ErasedKeys.of(settings.key_pepper.get_secret_value(), settings.previous_peppers)
 
 
 def _tokens(settings: AccessSettings, database: Database) -> Tokens | None:

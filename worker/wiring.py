@@ -29,6 +29,7 @@ from holdfast.domain.mcp import tool_prefix
 from holdfast.llm.pool import SET_A_PRICE, ModelPool
 from holdfast.llm.tenant_slots import TenantSlots
 from holdfast.services.provider_keys import ProviderKeys
+from holdfast.services.switches import Stopper
 from holdfast.store.engine import Database, create_engine
 from holdfast.temporal import client
 from holdfast.temporal.client import MessageWorkflows
@@ -78,8 +79,9 @@ async def wire(settings: WorkerSettings) -> AsyncIterator[Parts]:
         pool = ModelPool(models.for_router(), models.router_settings, models.litellm_settings)
         for model in pool.unpriced:
             log.warning("%s: no price is known for %s: %s", models.path, model, SET_A_PRICE)
-        activities = _activities(settings, database, temporal, pool, tools, runner)
-        async with _mcp_servers(mcp, tools):
+        workflows = MessageWorkflows(temporal, settings.task_queue)
+        activities = _activities(settings, database, workflows, pool, tools, runner)
+        async with _mcp_servers(mcp, tools), _stopping(database, workflows):
             yield Parts(_worker(settings, temporal, activities), database)
     finally:
         await database.close()
@@ -94,17 +96,28 @@ def _mcp_servers(mcp: McpFile | None, tools: ToolRegistry) -> McpServers:
     return McpServers(mcp.servers, tools, partial(read_lock, lock))
 
 
+@asynccontextmanager
+async def _stopping(database: Database, workflows: MessageWorkflows) -> AsyncIterator[None]:
+    """Carry out the kill switch as the API does: it is thrown in the database, whether or not an API is up."""
+    stopper = Stopper(database, workflows)
+    stopper.start()
+    try:
+        yield
+    finally:
+        await stopper.stop()
+
+
 def _activities(
     settings: WorkerSettings,
     database: Database,
-    temporal: Client,
+    workflows: MessageWorkflows,
     pool: ModelPool,
     tools: ToolRegistry,
     runner: ToolRunner,
 ) -> Sequence[Callable[..., Any]]:
     catalogue = AgentCatalogue()
     provider_keys = ProviderKeys(database, settings.keyring)
-    turn = TurnActivities(database, catalogue, MessageWorkflows(temporal, settings.task_queue))
+    turn = TurnActivities(database, catalogue, workflows)
     confirmations = ConfirmationActivities(database, catalogue, tools)
     return [
         turn.begin_turn,

@@ -14,13 +14,15 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from pydantic import BaseModel
 from temporalio.api.common.v1 import Payload
 
-from api.auth import needs
+from api.auth import Needs, admitted, needs
 from api.codec_edge import COOKIE
 from api.routing import resource
-from api.wiring import pool_services, services
-from holdfast.domain.errors import InvalidInput
+from api.wiring import services
+from holdfast.config.settings import LOOPBACK
+from holdfast.domain.errors import CredentialRefused, InvalidInput
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.storable import is_storable
+from holdfast.services.keys import PREFIX
 
 router = resource("/codec", "codec")
 
@@ -37,6 +39,9 @@ _FORM = """<h1>Open payloads in the Temporal UI</h1><form method="post" action="
 
 _DONE = """<h1>Signed in</h1><p>In the Temporal UI, open the codec settings (the glasses, top right), set the
 endpoint to this address, ending in <code>/codec</code>, and choose <em>Include cross-origin credentials</em>.</p>"""
+
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 
 class PayloadsBody(BaseModel):
@@ -66,7 +71,7 @@ async def decode(
 @router.get("/sign-in", include_in_schema=False)
 async def sign_in_page() -> HTMLResponse:
     """Where a person says their key once, since the Temporal UI can't ask for one."""
-    return HTMLResponse(_PAGE.format(body=_FORM))
+    return _page(_FORM)
 
 
 async def _key(request: Request) -> str:
@@ -77,13 +82,20 @@ async def _key(request: Request) -> str:
 @router.post("/sign-in", include_in_schema=False)
 async def sign_in(request: Request, key: Annotated[str, Depends(_key)]) -> HTMLResponse:
     """Keep the key in a cookie that no script can read, and that no other site makes the browser send."""
-    await pool_services(request).access.keys.caller(key)
-    response = HTMLResponse(_PAGE.format(body=_DONE))
-    is_secure = request.url.scheme == "https"
+    await Needs(Permission.CODEC_DECODE)(request, await admitted(request, key))
+    if not key.startswith(PREFIX):
+        raise CredentialRefused("Sign in with an API key. A token goes with the UI's requests by itself.")
+    response = _page(_DONE)
+    # A proxy that ends TLS may not say so. On the loopback there is none, and a browser would keep the cookie back.
+    is_secure = request.url.scheme == "https" or request.url.hostname not in LOOPBACK
     response.set_cookie(
         COOKIE, key, max_age=_SIGNED_IN_S, path="/codec", httponly=True, samesite="strict", secure=is_secure
     )
     return response
+
+
+def _page(body: str) -> HTMLResponse:
+    return HTMLResponse(_PAGE.format(body=body), headers={"content-security-policy": _POLICY})
 
 
 def _parsed(given: dict[str, Any]) -> Payload | None:

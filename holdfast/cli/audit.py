@@ -31,14 +31,19 @@ _HEADS_AT_ONCE = 500
 @app.command("list")
 def list_entries(
     kind: Annotated[str | None, typer.Option(help="Only this kind: message, tool_call, refusal, …")] = None,
+    outcome: Annotated[str | None, typer.Option(help="Only with this outcome: approved, forbidden, …")] = None,
     run: Annotated[str | None, typer.Option(help="Only of this run.")] = None,
+    subject: Annotated[str | None, typer.Option(help="Only about this message, tool call, key, …")] = None,
     person: Annotated[str | None, typer.Option(help="Only what this person did.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only from this moment on: 2026-11-01T00:00:00Z.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only before this moment.")] = None,
     after: Annotated[int, typer.Option(help="Only what comes after this entry.")] = 0,
     limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
     """Entries of your tenant's log, oldest first."""
-    page = Api().get("/v1/audit", kind=kind, run_id=run, person=person, after=after, limit=limit)
+    of_what = {"kind": kind, "outcome": outcome, "run_id": run, "subject_id": subject, "person": person}
+    page = Api().get("/v1/audit", **of_what, since=since, until=until, after=after, limit=limit)
     if as_json:
         return show_json(page)
     rows = [
@@ -83,10 +88,11 @@ def verify(
 
 
 async def _verify(tenant: str | None, anchors: list[Path], tally: "Tally") -> int:
-    from holdfast.config.settings import VerifySettings, load_settings
+    from holdfast.cli.environment import settings_of
+    from holdfast.config.settings import VerifySettings
     from holdfast.services.audit_verification import wrong_in
 
-    settings = load_settings(VerifySettings)
+    settings = settings_of(VerifySettings)
     verifier = _verifier(settings.audit_public_key_file) if anchors else None
     wrong = 0
     async with _database(settings.database_url) as database:
@@ -166,11 +172,12 @@ def export(tenant: Tenant = None) -> None:
 
 
 async def _export(tenant: str | None) -> None:
-    from holdfast.config.settings import ExportSettings, load_settings
+    from holdfast.cli.environment import settings_of
+    from holdfast.config.settings import ExportSettings
     from holdfast.services.audit_heads import Signer
     from holdfast.services.audit_log import AuditLog
 
-    settings = load_settings(ExportSettings)
+    settings = settings_of(ExportSettings)
     signer = Signer.of(settings.audit_signing_key.get_secret_value(), "HOLDFAST_AUDIT_SIGNING_KEY")
     async with _database(settings.database_url) as database:
         for tenant_id in await _tenants(database, tenant):
@@ -179,12 +186,12 @@ async def _export(tenant: str | None) -> None:
 
 
 async def _tenants(database: "Database", tenant: str | None) -> list[str]:
-    """The tenants asked for: one, or all that have a log."""
+    """The tenants asked for: one, or all."""
     from holdfast.services.audit_log import AuditLog
 
-    known = [head.tenant_id for head in await AuditLog(database).heads()]
+    known = await AuditLog(database).tenants()
     if tenant is not None and tenant not in known:
-        raise InvalidInput("tenant", f"There is no audit log of a tenant {tenant!r}.")
+        raise InvalidInput("tenant", f"There is no tenant {tenant!r}, and no audit log of one.")
     return known if tenant is None else [tenant]
 
 

@@ -97,7 +97,7 @@ def _detail(text: str, status: int) -> str:
 
 
 def _address() -> tuple[str, str]:
-    dev = _dev_file()
+    dev = dev_file()
     url = os.environ.get("HOLDFAST_URL") or dev.get("url")
     key = os.environ.get("HOLDFAST_API_KEY") or dev.get("key")
     if not url or not key:
@@ -108,10 +108,11 @@ def _address() -> tuple[str, str]:
     return url, key
 
 
-def _dev_file() -> dict[str, str]:
+def dev_file() -> dict[str, Any]:
+    """What `holdfast dev` has left for the command line; empty: none has run in this folder."""
     path = Path(os.environ.get("HOLDFAST_DATA", _DEV_FILE.parent)) / _DEV_FILE.name
     try:
-        found: dict[str, str] = json.loads(path.read_text())
+        found: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
     return found

@@ -41,12 +41,13 @@ async def _api() -> str:
 
 
 async def _database() -> str:
-    from holdfast.config.settings import Settings, load_settings
+    from holdfast.cli.environment import settings_of
+    from holdfast.config.settings import Settings
     from holdfast.domain.errors import ConfigurationError
     from holdfast.store.engine import Database, create_engine
     from holdfast.store.migrate import newest_revision
 
-    settings = load_settings(Settings)
+    settings = settings_of(Settings)
     database = Database(create_engine(settings.database_url.get_secret_value(), pool_size=1))
     try:
         await database.check_role()
@@ -62,9 +63,10 @@ async def _database() -> str:
 
 
 async def _payloads() -> str:
-    from holdfast.config.settings import SealingSettings, load_settings
+    from holdfast.cli.environment import settings_of
+    from holdfast.config.settings import SealingSettings
 
-    settings = load_settings(SealingSettings)
+    settings = settings_of(SealingSettings)
     if settings.keyring is not None:
         return f"sealed with the key {settings.keyring.sealing_key_id!r}"
     return "; ".join(["not sealed", *settings.warnings])

@@ -8,7 +8,7 @@ import typer
 from holdfast.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from holdfast.services.erasure import Scope
+    from holdfast.services.erasure import Erased, Scope
 
 
 def erase(
@@ -33,7 +33,10 @@ def erase(
     scope = Scope(tenant, person, None if before is None else _age(before))
     if not yes:
         typer.confirm(f"Erase content of tenant {tenant!r}, {scope}? It can't be undone", abort=True)
-    typer.echo(asyncio.run(_erase(scope)))
+    erased = asyncio.run(_erase(scope))
+    typer.echo(f"erased: {erased}")
+    if erased.is_nothing and person is not None:
+        typer.echo("nobody is known by this name, or not any more: was it meant so?", err=True)
 
 
 def _age(written: str) -> timedelta:
@@ -47,14 +50,17 @@ def _age(written: str) -> timedelta:
         raise InvalidInput("before", f"--before: {written!r} is not an age; write it like 90d or 12h.") from None
 
 
-async def _erase(scope: "Scope") -> str:
-    from holdfast.config.settings import MigrateSettings, load_settings
+async def _erase(scope: "Scope") -> "Erased":
+    from holdfast.cli.environment import operator, settings_of
+    from holdfast.config.settings import EraseSettings
+    from holdfast.secrecy.erased_keys import ErasedKeys
     from holdfast.services.erasure import erase
     from holdfast.store.engine import Database, create_engine
 
-    settings = load_settings(MigrateSettings)
+    settings = settings_of(EraseSettings)
+    keys = ErasedKeys.of(settings.key_pepper.get_secret_value())
     owner = Database(create_engine(settings.database_owner_url.get_secret_value(), pool_size=1))
     try:
-        return f"erased: {await erase(owner, scope)}"
+        return await erase(owner, scope, keys, operator())
     finally:
         await owner.close()

@@ -89,16 +89,19 @@ def _duration(expires: str | None) -> "timedelta | None":
 
 
 async def _create(tenant: str, person: str, roles: list[str], expires_in: "timedelta | None") -> "NewKey":
-    from holdfast.config.settings import ApiSettings, load_settings
+    from holdfast.cli.environment import operator, settings_of
+    from holdfast.config.settings import ApiSettings
     from holdfast.domain.permissions import with_default_roles
     from holdfast.services.keys import Keys
     from holdfast.store.engine import Database, create_engine
 
-    settings = load_settings(ApiSettings)
+    settings = settings_of(ApiSettings)
     database = Database(create_engine(settings.database_url.get_secret_value(), pool_size=1))
     try:
         await database.check_role()
         keys = Keys(database, settings.key_pepper.get_secret_value())
-        return await keys.create(tenant, person, with_default_roles(roles), expires_in=expires_in)
+        return await keys.create(
+            tenant, person, with_default_roles(roles), expires_in=expires_in, created_by=operator()
+        )
     finally:
         await database.close()

@@ -72,19 +72,16 @@ def _on_database(tenant: str, act: "Callable[[ProviderKeys, Caller], Awaitable[R
 
 
 async def _acted(tenant: str, act: "Callable[[ProviderKeys, Caller], Awaitable[Result]]") -> Result:
-    import getpass
-
-    from holdfast.config.settings import SealingSettings, load_settings
+    from holdfast.cli.environment import operator, settings_of
+    from holdfast.config.settings import SealingSettings
     from holdfast.domain.permissions import Caller
     from holdfast.services.provider_keys import ProviderKeys
     from holdfast.store.engine import Database, create_engine
 
-    settings = load_settings(SealingSettings)
+    settings = settings_of(SealingSettings)
     database = Database(create_engine(settings.database_url.get_secret_value(), pool_size=1))
     try:
         await database.check_role()
-        return await act(
-            ProviderKeys(database, settings.keyring), Caller(tenant, f"{getpass.getuser()} (command line)")
-        )
+        return await act(ProviderKeys(database, settings.keyring), Caller(tenant, operator()))
     finally:
         await database.close()

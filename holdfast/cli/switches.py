@@ -1,6 +1,5 @@
 """`holdfast stop`, `holdfast lift` and `holdfast switches`: the kill switch."""
 
-import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -70,11 +69,12 @@ def _in_database(agent: str | None, tenant: str | None, *, everything: bool, rea
 
 async def _set(scope: "Scope", reason: str | None) -> dict[str, Any]:
     """Throw a switch, or, without a reason, lift it; the API's processes find it there and carry it out."""
+    from holdfast.cli.environment import operator
     from holdfast.domain.switches import EVERYBODY
     from holdfast.services.switches import Switches
     from holdfast.store.engine import Database, create_engine
 
-    person = f"operator {os.environ.get('USER') or os.getuid()}"
+    person = operator()
     database = Database(create_engine(_database_url(is_owner=scope.tenant_id == EVERYBODY), pool_size=1))
     try:
         if scope.tenant_id != EVERYBODY:
@@ -88,11 +88,12 @@ async def _set(scope: "Scope", reason: str | None) -> dict[str, Any]:
 
 
 def _database_url(*, is_owner: bool) -> str:
-    from holdfast.config.settings import MigrateSettings, Settings, load_settings
+    from holdfast.cli.environment import settings_of
+    from holdfast.config.settings import MigrateSettings, Settings
 
     if is_owner:
-        return load_settings(MigrateSettings).database_owner_url.get_secret_value()
-    return load_settings(Settings).database_url.get_secret_value()
+        return settings_of(MigrateSettings).database_owner_url.get_secret_value()
+    return settings_of(Settings).database_url.get_secret_value()
 
 
 def _show(found: list[dict[str, Any]], *, as_json: bool) -> None:

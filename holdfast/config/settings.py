@@ -69,6 +69,7 @@ HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), After
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 PayloadKeys = Annotated[SecretStr | None, AfterValidator(_readable)]
 _POOL_CALLS = "the most calls of /complete and its like that a tenant has in flight in this process"
+_PEPPER = "at least 32 random characters (openssl rand -hex 32)"
 _REQUESTS = "the most requests of a person in a minute, counted by this process; 0 for no limit"
 Port = Annotated[int, Field(ge=1, le=65535)]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -126,7 +127,7 @@ class AccessSettings(Settings):
     """What whoever serves requests needs, to know who is calling: for API keys, and for tokens of an OIDC provider."""
 
     requests_per_minute: int = Field(default=600, ge=0, description=_REQUESTS)
-    key_pepper: SecretStr = Field(min_length=32, description="at least 32 random characters (openssl rand -hex 32)")
+    key_pepper: SecretStr = Field(min_length=32, description=_PEPPER)
     key_pepper_previous: SecretStr | None = Field(
         default=None, description="the pepper before, until each key that is in use was used once more"
     )
@@ -154,6 +155,11 @@ class AccessSettings(Settings):
         if audience is None and info.data.get("oidc_issuer") is not None:
             raise ValueError("is not set, though HOLDFAST_OIDC_ISSUER is")
         return audience
+
+    @property
+    def previous_peppers(self) -> list[str]:
+        """The pepper before, if there is one."""
+        return [] if self.key_pepper_previous is None else [self.key_pepper_previous.get_secret_value()]
 
     @property
     def hosts(self) -> tuple[str, ...] | None:
@@ -214,6 +220,12 @@ class MigrateSettings(Settings):
     database_owner_url: DatabaseUrl = Field(
         description="the URL of the role that owns the tables: postgresql://holdfast_owner:PASSWORD@HOST:5432/holdfast"
     )
+
+
+class EraseSettings(MigrateSettings):
+    """What `holdfast erase` needs; the pepper, so that a message that is delivered again is known after all."""
+
+    key_pepper: SecretStr = Field(min_length=32, description=f"what it is for the API: {_PEPPER}")
 
 
 class ExportSettings(Settings):

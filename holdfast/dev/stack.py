@@ -82,6 +82,10 @@ class Service:
     ended_at: list[float]
 
 
+#: For the person at the command line, and for no process that serves.
+_OWNER = "HOLDFAST_DATABASE_OWNER_URL"
+
+
 class DevStack:
     """Starts, watches and stops the tree. `say` is told, a line each, what happens."""
 
@@ -117,7 +121,7 @@ class DevStack:
                 self._start("PostgreSQL", self._start_postgres), self._start("Temporal", self._start_temporal)
             )
             url = f"http://127.0.0.1:{self._options.port}"
-            kept = secrets.load_or_make(self._data, url)
+            kept = secrets.load_or_make(self._data, url, self._addresses())
             await self._set_up_database(kept, file)
             environment = self._environment(kept, {**variables, "HOLDFAST_MODELS": str(file.models_path)})
             await asyncio.gather(
@@ -210,14 +214,18 @@ class DevStack:
         finally:
             await database.close()
 
+    def _addresses(self) -> dict[str, str]:
+        return {
+            "HOLDFAST_DATABASE_URL": self._postgres.url(_APP_ROLE),
+            _OWNER: self._postgres.url(),
+            "TEMPORAL_ADDRESS": self._temporal.address,
+        }
+
     def _environment(self, kept: secrets.DevSecrets, variables: dict[str, str]) -> dict[str, str]:
         options = self._options
         python_path = os.pathsep.join(part for part in (os.getcwd(), os.environ.get("PYTHONPATH")) if part)
         return {
-            "HOLDFAST_ENVIRONMENT": "dev",
-            "HOLDFAST_DATABASE_URL": self._postgres.url(_APP_ROLE),
-            "HOLDFAST_KEY_PEPPER": kept.pepper,
-            "HOLDFAST_PAYLOAD_KEYS": kept.payload_keys,
+            **{name: value for name, value in kept.environment.items() if name != _OWNER},
             "HOLDFAST_AGENTS": str(options.agents.resolve()),
             # Whatever is set around us: `dev` is for this machine alone.
             "HOLDFAST_API_HOST": "127.0.0.1",
@@ -227,7 +235,6 @@ class DevStack:
             "HOLDFAST_WORKER_DRAIN_S": "5",
             # Whoever works here alone is nobody's flood.
             "HOLDFAST_REQUESTS_PER_MINUTE": os.environ.get("HOLDFAST_REQUESTS_PER_MINUTE") or "0",
-            "TEMPORAL_ADDRESS": self._temporal.address,
             "SHOP_DATABASE": str(self._data / "shop.sqlite"),
             # The children start in our folder; a user's tools are found where the user stands.
             "PYTHONPATH": python_path,

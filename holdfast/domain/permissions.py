@@ -6,7 +6,10 @@ it is what a policy's `approvers` ask for, beside the permission to decide.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import IntEnum, StrEnum
+
+from holdfast.domain.errors import InvalidInput
 
 
 class Role(StrEnum):
@@ -32,7 +35,6 @@ class Permission(StrEnum):
 
     MESSAGES_SEND = "messages.send"
     CONVERSATIONS_READ = "conversations.read"
-    CONVERSATIONS_TAKE_OVER = "conversations.take_over"
     RUNS_READ = "runs.read"
     RUNS_CANCEL = "runs.cancel"
     CONFIRMATIONS_READ = "confirmations.read"
@@ -41,7 +43,6 @@ class Permission(StrEnum):
     TOOL_CALLS_RESOLVE = "tool_calls.resolve"
     AGENTS_READ = "agents.read"
     AGENTS_WRITE = "agents.write"
-    TOOLS_READ = "tools.read"
     BUDGET_READ = "budget.read"
     BUDGET_WRITE = "budget.write"
     MODELS_USE = "models.use"
@@ -63,7 +64,6 @@ class Permission(StrEnum):
 _SENTENCES: Mapping[Permission, str] = {
     Permission.MESSAGES_SEND: "Send a message to an agent: into a new conversation, or into one that is within reach.",
     Permission.CONVERSATIONS_READ: "Read transcripts.",
-    Permission.CONVERSATIONS_TAKE_OVER: "Answer in an agent's place, and hand the conversation back.",
     Permission.RUNS_READ: "Read runs: state, steps, tool calls, cost, reply.",
     Permission.RUNS_CANCEL: "Stop a run.",
     Permission.CONFIRMATIONS_READ: "Read confirmations, with the arguments that wait for a person.",
@@ -72,7 +72,6 @@ _SENTENCES: Mapping[Permission, str] = {
     Permission.TOOL_CALLS_RESOLVE: "Say what became of a call whose outcome is unknown.",
     Permission.AGENTS_READ: "Read agents, with their prompts and policies.",
     Permission.AGENTS_WRITE: "Apply agents.",
-    Permission.TOOLS_READ: "Read the tools, their schemas and declarations.",
     Permission.BUDGET_READ: "Read the budget and what is spent of it.",
     Permission.BUDGET_WRITE: "Set the budget.",
     Permission.MODELS_USE: "Ask models by alias, without an agent.",
@@ -121,13 +120,11 @@ PERMISSIONS: Mapping[Role, Mapping[Permission, Reach]] = {
         Reach.TENANT,
         Permission.MESSAGES_SEND,
         Permission.CONVERSATIONS_READ,
-        Permission.CONVERSATIONS_TAKE_OVER,
         Permission.RUNS_READ,
         Permission.RUNS_CANCEL,
         Permission.CONFIRMATIONS_READ,
         Permission.TOOL_CALLS_READ,
         Permission.AGENTS_READ,
-        Permission.TOOLS_READ,
         Permission.BUDGET_READ,
         Permission.SWITCHES_READ,
         Permission.SWITCHES_USE,
@@ -137,7 +134,6 @@ PERMISSIONS: Mapping[Role, Mapping[Permission, Reach]] = {
         Reach.TENANT,
         Permission.AGENTS_READ,
         Permission.AGENTS_WRITE,
-        Permission.TOOLS_READ,
         Permission.BUDGET_READ,
         Permission.BUDGET_WRITE,
         Permission.AUDIT_READ,
@@ -155,7 +151,6 @@ PERMISSIONS: Mapping[Role, Mapping[Permission, Reach]] = {
         Permission.CONFIRMATIONS_READ,
         Permission.TOOL_CALLS_READ,
         Permission.AGENTS_READ,
-        Permission.TOOLS_READ,
         Permission.BUDGET_READ,
         Permission.AUDIT_READ,
         Permission.KEYS_READ,
@@ -170,9 +165,19 @@ DEFAULT_ROLES = (Role.CLIENT, Role.APPROVER)
 
 
 def with_default_roles(roles: Collection[str]) -> list[str]:
-    """The roles of a new key: those asked for, and, where none of them gives any permission, `DEFAULT_ROLES`."""
-    missing = () if set(roles) & set(Role) else DEFAULT_ROLES
-    return sorted({*roles, *missing})
+    """The roles of a new key: those asked for, and, where none of them gives any permission, `DEFAULT_ROLES`.
+
+    Raises:
+        InvalidInput: none does, and one is a role misspelt, it seems, which would give others than were meant.
+    """
+    if set(roles) & set(Role):
+        return sorted(set(roles))
+    for role in roles:
+        if meant := get_close_matches(role, list(Role), n=1, cutoff=0.8):
+            raise InvalidInput(
+                "roles", f"{role!r} gives no permission; did you mean {str(meant[0])!r}? If not, name such a role too."
+            )
+    return sorted({*roles, *DEFAULT_ROLES})
 
 
 def reach(roles: Collection[str], permission: Permission) -> Reach | None:

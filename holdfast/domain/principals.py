@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from holdfast.domain.audit import PSEUDONYM
 from holdfast.domain.errors import InvalidInput
 
 #: The longest name of a principal, or of a subject, in characters.
@@ -88,6 +89,6 @@ def check_name(field: str, name: str) -> None:
     """
     if not name.strip() or len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
         raise InvalidInput(field, f"A {field} has 1 to {MAX_NAME_CHARACTERS} characters that can be printed.")
-    if name.partition(":")[0] in set(IdentityKind):
-        # Else a key could pass for somebody who comes with a token.
+    if name.partition(":")[0] in {*IdentityKind, PSEUDONYM.rstrip(":")}:
+        # Else a key could pass for somebody who comes with a token, or for somebody who was erased.
         raise InvalidInput(field, f"The name of a {field} can't begin with `{name.partition(':')[0]}:`.")

@@ -29,8 +29,11 @@ class RedactedRecord(logging.LogRecord):
             self.stack_info = redacted(self.stack_info)
 
     def getMessage(self) -> str:
-        """The message with its arguments."""
-        return redacted(super().getMessage())
+        """The message with its arguments; also where they don't fit, which logging would tell with their values."""
+        try:
+            return redacted(super().getMessage())
+        except Exception:
+            return redacted(f"{self.msg} {self.args!r}")
 
 
 class _RedactingFormatter(logging.Formatter):
@@ -50,6 +53,9 @@ def guard() -> None:
     """Redact whatever this process logs, and whatever it or a thread of it dies of."""
     learn_named(os.environ.items())
     logging.setLogRecordFactory(RedactedRecord)
+    # A library's warning may quote what it was given; a record that could not be written would be, as it is.
+    logging.captureWarnings(True)
+    logging.raiseExceptions = False
     sys.excepthook = _write_exception
     threading.excepthook = _write_thread_exception
     sys.unraisablehook = _write_unraisable

@@ -6,6 +6,7 @@ that takes each byte once. What was anchored can't be cut off or rewritten witho
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 from pathlib import Path
@@ -80,9 +81,17 @@ class Anchors:
 
 def _append(path: Path, lines: str) -> None:
     # In one write, so that the lines of several processes do not mix.
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(descriptor, lines.encode())
+        # What was torn, by a crash or a full disk, takes no line with it that comes after.
+        content = (b"" if not lines or _ends_well(descriptor) else b"\n") + lines.encode()
+        if os.write(descriptor, content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _ends_well(descriptor: int) -> bool:
+    size = os.fstat(descriptor).st_size
+    return size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"

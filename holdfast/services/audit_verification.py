@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.audit import ERASABLE, NO_HASH, PSEUDONYM, Head, Link, commitment, erased_line, record_hash
-from holdfast.store import audit_chain, audit_contents
+from holdfast.store import audit_chain, audit_contents, keys
 from holdfast.store.engine import Database
 
 #: How many links are read at once.
@@ -74,7 +74,6 @@ class _Chain:
 async def wrong_in(database: Database, tenant_id: str, tally: Tally) -> AsyncIterator[Finding]:
     """Everything that is wrong with a tenant's log, in its order."""
     chain = _Chain(tenant_id)
-    tally.tenants += 1
     async with database.snapshot(tenant_id) as connection:
         # From below 1 on: nothing is to be hidden there.
         after = _LOWEST
@@ -86,14 +85,28 @@ async def wrong_in(database: Database, tenant_id: str, tally: Tally) -> AsyncIte
                     yield Finding(tenant_id, what, link.seq, link.audit_id)
                 tally.entries += 1
                 tally.erased += bool(link.erased)
-        async for audit_id in audit_chain.unchained(connection, tenant_id):
-            yield Finding(tenant_id, "the row is in no chain: it was inserted past it", audit_id=audit_id)
-        for erasure in chain.wrong_erasures():
-            yield Finding(tenant_id, f"what is marked as erased by {erasure!r} is not what an erasure on record took")
-            if erasure in chain.declared:
-                continue
-            async for seq, slot in audit_chain.taken(connection, tenant_id, erasure):
-                yield Finding(tenant_id, f"its {slot} is marked as erased, by no erasure on record", seq)
+        tally.tenants += chain.seq > 0
+        async for finding in _beside(connection, chain):
+            yield finding
+        async for finding in _wrong_erasures(connection, chain):
+            yield finding
+
+
+async def _beside(connection: AsyncConnection, chain: _Chain) -> AsyncIterator[Finding]:
+    """Rows that are in no chain; and a tenant without one."""
+    async for audit_id in audit_chain.unchained(connection, chain.tenant_id):
+        yield Finding(chain.tenant_id, "the row is in no chain: it was inserted past it", audit_id=audit_id)
+    if chain.seq == 0 and await keys.has_tenant(connection, chain.tenant_id):
+        yield Finding(chain.tenant_id, "it has no chain, and each tenant has one from its first key on: removed")
+
+
+async def _wrong_erasures(connection: AsyncConnection, chain: _Chain) -> AsyncIterator[Finding]:
+    for erasure in chain.wrong_erasures():
+        yield Finding(chain.tenant_id, f"what is marked as erased by {erasure!r} is not what an erasure on record took")
+        if erasure in chain.declared:
+            continue
+        async for seq, slot in audit_chain.taken(connection, chain.tenant_id, erasure):
+            yield Finding(chain.tenant_id, f"its {slot} is marked as erased, by no erasure on record", seq)
 
 
 async def wrong_with_heads(database: Database, heads: list[Head], tally: Tally) -> AsyncIterator[Finding]:

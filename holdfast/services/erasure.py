@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from holdfast.domain.audit import erased_line
 from holdfast.domain.errors import ConfigurationError, NotFound
 from holdfast.domain.ids import new_erasure_id
-from holdfast.store import audit, audit_chain, erasure
+from holdfast.secrecy.erased_keys import ErasedKeys
+from holdfast.store import audit, audit_chain, erasure, identities
 from holdfast.store.engine import Database
 
 _NO_RIGHT = "42501"
@@ -46,6 +47,11 @@ class Erased:
     names: int
     left: int
 
+    @property
+    def is_nothing(self) -> bool:
+        """Nothing was found of what is to be erased."""
+        return not (self.runs or self.names or self.left)
+
     def __str__(self) -> str:
         return (
             f"{self.runs} runs, {self.messages} messages, {self.names} names, {self.entries} entries of the audit log; "
@@ -53,8 +59,14 @@ class Erased:
         )
 
 
-async def erase(owner: Database, scope: Scope) -> Erased:
+async def erase(owner: Database, scope: Scope, keys: ErasedKeys, person: str) -> Erased:
     """Erase content and names. Done again, it finds what is new.
+
+    Args:
+        owner: the database, as the role that owns the tables.
+        scope: what is to be erased.
+        keys: what is left of idempotency keys.
+        person: who erases.
 
     Raises:
         NotFound: there is no such tenant.
@@ -63,7 +75,7 @@ async def erase(owner: Database, scope: Scope) -> Erased:
     """
     try:
         async with owner.tenant(scope.tenant_id) as connection:
-            return await _erase(connection, scope)
+            return await _erase(connection, scope, keys, person)
     except ProgrammingError as error:
         if getattr(error.orig, "sqlstate", None) != _NO_RIGHT:
             raise
@@ -72,12 +84,18 @@ async def erase(owner: Database, scope: Scope) -> Erased:
         ) from None
 
 
-async def _erase(connection: AsyncConnection, scope: Scope) -> Erased:
+async def _erase(connection: AsyncConnection, scope: Scope, keys: ErasedKeys, person: str) -> Erased:
     tenant_id, erasure_id = scope.tenant_id, new_erasure_id()
     if not await erasure.is_known(connection, tenant_id):
         raise NotFound("tenant", tenant_id)
-    listed, left = await erasure.list_runs(connection, tenant_id, person=scope.person, older_than=scope.older_than)
-    messages, entries = await erasure.erase_content(connection, tenant_id, erasure_id)
+    known_as = None
+    if scope.person is not None:
+        # Before the links go that tell them.
+        known_as = sorted(await identities.known_as(connection, tenant_id, scope.person))
+    listed, left = await erasure.list_runs(connection, tenant_id, names=known_as, older_than=scope.older_than)
+    messages, entries = await erasure.erase_content(
+        connection, tenant_id, erasure_id, key_secret=keys.secret(tenant_id)
+    )
     names = 0
     # Who asked and who decided stays as long as somebody may ask for it; only what was said grows old.
     if scope.older_than is None:
@@ -85,7 +103,7 @@ async def _erase(connection: AsyncConnection, scope: Scope) -> Erased:
             connection,
             tenant_id,
             erasure_id,
-            person=scope.person,
+            names=known_as,
             secret=secrets.token_hex(32),
             is_any_left=left > 0,
         )
@@ -94,6 +112,7 @@ async def _erase(connection: AsyncConnection, scope: Scope) -> Erased:
         kind="erasure",
         outcome="erased",
         subject_id=erasure_id,
+        person=person,
         via="command line",
         detail=f"{scope}: {erased}",
         digests={"erased": await _digest_of_taken(connection, tenant_id, erasure_id)},

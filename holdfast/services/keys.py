@@ -103,9 +103,11 @@ class Keys:
         async with self._database.tenant(tenant_id) as connection:
             if found is None:
                 await self._add(connection, tenant_id, person, secret, roles, None, "holdfast dev")
-            else:
-                all_roles = sorted({*found.key.roles, *roles})
+            elif missing := set(roles) - set(found.key.roles):
+                all_roles = sorted({*found.key.roles, *missing})
                 await keys.set_roles(connection, tenant_id, found.key.key_id, all_roles)
+                entry = _entry("changed", found.key.key_id, "holdfast dev", all_roles)
+                await audit.append(connection, tenant_id, entry)
 
     async def page(self, tenant_id: str, *, after: str | None, limit: int) -> list[ApiKey]:
         """A page of keys, newest first."""
@@ -141,9 +143,10 @@ class Keys:
         remembered = self._remembered.get(key_hash)
         if remembered is not None:
             return remembered
+        mark = self._remembered.mark
         found, is_of_old_pepper = await self._find(secret)
         caller = await self._caller(found.key)
-        self._remembered.put(key_hash, caller, found.expires_in_s)
+        self._remembered.put(key_hash, caller, mark, found.expires_in_s)
         if found.is_use_news or is_of_old_pepper:
             self._uses.note(Use(caller.tenant_id, found.key.key_id, key_hash if is_of_old_pepper else None))
         return caller
@@ -195,10 +198,7 @@ class Keys:
             created_by=created_by,
             expires_in=expires_in,
         )
-        # Whom it is for stands with the key, where a name can be erased.
-        detail = ", ".join(sorted(set(roles)))
-        entry = audit.Entry(kind="key", outcome="created", subject_id=key_id, person=created_by, detail=detail)
-        await audit.append(connection, tenant_id, entry)
+        await audit.append(connection, tenant_id, _entry("created", key_id, created_by, sorted(set(roles))))
         key = await keys.get(connection, tenant_id, key_id)
         assert key is not None
         return key
@@ -211,9 +211,15 @@ def _hashed(pepper: bytes, secret: str) -> bytes:
     return hmac.digest(pepper, secret.encode(errors="replace"), hashlib.sha256)
 
 
+def _entry(outcome: str, key_id: str, person: str, roles: Sequence[str]) -> audit.Entry:
+    # Whom the key is for stands with it, where a name can be erased.
+    return audit.Entry(kind="key", outcome=outcome, subject_id=key_id, person=person, detail=", ".join(roles))
+
+
 def _check_usable(found: FoundKey) -> None:
     # Only who holds the key learns that it was one.
     if found.key.revoked_at is not None:
+        log.warning("key %s of tenant %s is still used, though it was revoked", found.key.key_id, found.key.tenant_id)
         raise CredentialRefused("The API key was revoked.")
     if found.expires_in_s is not None and found.expires_in_s <= 0:
         raise CredentialRefused("The API key has expired.")

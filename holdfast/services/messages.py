@@ -16,6 +16,7 @@ from holdfast.domain.messages import MAX_TEXT_CHARACTERS, Message, NewMessage
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.runs import RunStatus, RunToStart
 from holdfast.domain.storable import is_storable
+from holdfast.secrecy.erased_keys import ErasedKeys
 from holdfast.services.arrivals import Arrival, arrive
 from holdfast.services.confirmations import wake
 from holdfast.services.runs import cancel
@@ -44,11 +45,12 @@ class Accepted:
 
 
 class Messages:
-    """Accepts messages and reads transcripts."""
+    """Accepts messages and reads transcripts. `erased_keys`: by which a message that was erased is known again."""
 
-    def __init__(self, database: Database, workflows: MessageWorkflows) -> None:
+    def __init__(self, database: Database, workflows: MessageWorkflows, erased_keys: ErasedKeys) -> None:
         self._database = database
         self._workflows = workflows
+        self._erased_keys = erased_keys
 
     async def accept(self, caller: Caller, message: NewMessage) -> Accepted:
         """Accept a message and start its run; when Temporal does not answer, the relay starts it later.
@@ -72,7 +74,7 @@ class Messages:
                 conversation = await _conversation(connection, caller, message)
                 # After the conversation is locked: a repeat that waited for the first delivery finds it.
                 if message.key is not None:
-                    first = await messages.accepted_under_key(connection, tenant_id, message.key)
+                    first = await self._first(connection, tenant_id, message.key)
                     if first is not None:
                         return _repeat(caller, first, fingerprint)
                 arrival = await arrive(connection, caller, message, conversation)
@@ -105,10 +107,15 @@ class Messages:
 
     async def _find_first(self, caller: Caller, message: NewMessage, fingerprint: str) -> Accepted:
         async with self._database.tenant(caller.tenant_id) as connection:
-            first = await messages.accepted_under_key(connection, caller.tenant_id, message.key or "")
+            first = await self._first(connection, caller.tenant_id, message.key or "")
         if first is None:
             raise Unavailable("The message could not be stored; send it again.")
         return _repeat(caller, first, fingerprint)
+
+    async def _first(self, connection: AsyncConnection, tenant_id: str, key: str) -> Any | None:
+        return await messages.accepted_under_key(
+            connection, tenant_id, [key, *self._erased_keys.hashes(tenant_id, key)]
+        )
 
     async def _start(self, run: RunToStart) -> None:
         try:
@@ -191,7 +198,9 @@ def _repeat(caller: Caller, first: Any, fingerprint: str) -> Accepted:
     # What came of somebody else's message is not told to whoever guesses its key and its words.
     view = caller.view(Permission.MESSAGES_SEND)
     is_in_view = view.names is None or first.sent_by in view.names
-    if not is_in_view or not hmac.compare_digest(first.fingerprint, fingerprint):
+    # Of a message that was erased, there is nothing left to compare with.
+    is_same = first.fingerprint is None or hmac.compare_digest(first.fingerprint, fingerprint)
+    if not is_in_view or not is_same:
         raise IdempotencyMismatch("Idempotency-Key", "This key was used before, with another message.")
     return Accepted(first.message_id, first.conversation_id, first.run_id, is_new=False)
 

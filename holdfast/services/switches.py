@@ -3,8 +3,8 @@
 Throwing is one row, and from its commit on nothing begins. What runs already is asked to end, as by a person who
 cancels it: before its next step, with the model call and the tool that are on their way cut off. A run that has not
 ended after `PATIENCE`, since no worker or no Temporal is there to end it, is ended here: its record says so, what it
-asked of people is withdrawn, and its workflow is told as soon as it can be. Every API process does this, and goes on
-with it after a restart.
+asked of people is withdrawn, and its workflow is told as soon as it can be. Every API process and every worker does
+this, and goes on with it after a restart.
 """
 
 import asyncio
@@ -98,7 +98,7 @@ class Switches:
 
 
 class Stopper:
-    """Stops what the switches cover. Runs in every API process; several of them stop each run once."""
+    """Stops what the switches cover. Runs in every API process and worker; several of them stop each run once."""
 
     def __init__(self, database: Database, workflows: MessageWorkflows) -> None:
         self._database = database

@@ -100,8 +100,9 @@ class Tokens:
         of_whom = claimed.tenant_id, claimed.subject
         found = self._remembered.get(of_whom)
         if found is None:
+            mark = self._remembered.mark
             found = await self._find(claimed)
-            self._remembered.put(of_whom, found)
+            self._remembered.put(of_whom, found, mark)
         person, names = found
         return Caller(claimed.tenant_id, person, claimed.roles, names)
 

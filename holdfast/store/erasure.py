@@ -11,6 +11,7 @@ from sqlalchemy import Interval, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.audit import PSEUDONYM
+from holdfast.secrecy.erased_keys import ERASED_KEY
 from holdfast.store.tables import OPEN_STATES
 
 #: Every column that names a person, beside the one of `audit`. Rows of a run that is open are left, where the table has
@@ -32,28 +33,29 @@ ERASED = "[erased]"
 
 _IS_OPEN = f"status IN {OPEN_STATES}"
 
-# `own`: whether the message that the run answers is the person's, or everybody's content goes.
-_LIST = """
-CREATE TEMPORARY TABLE erasing ON COMMIT DROP AS
-SELECT r.run_id, CAST(:person AS text) IS NULL OR r.requested_by = :person AS own
-FROM runs r
-WHERE r.tenant_id = :tenant_id AND NOT ({is_open}) AND {wanted}
-ORDER BY r.run_id FOR UPDATE
-"""
-_CONVERSATIONS = """
+# `names`: under which a person is known; null: everybody's goes.
+_ALL = "CAST(:names AS text[]) IS NULL"
+_NAMED = "= ANY(CAST(:names AS text[]))"
+
+_CONVERSATIONS = f"""
 r.conversation_id IN (
-  SELECT conversation_id FROM runs WHERE tenant_id = :tenant_id AND requested_by = :person
+  SELECT conversation_id FROM runs WHERE tenant_id = :tenant_id AND requested_by {_NAMED}
 )"""
-_WANTED = "(CAST(:person AS text) IS NULL OR " + _CONVERSATIONS + ")"
-_OLDER = "(CAST(:older AS interval) IS NULL OR r.completed_at < clock_timestamp() - CAST(:older AS interval))"
-_OLDER_THAN = bindparam("older", type_=Interval)
-_LISTED = text(_LIST.format(is_open=_IS_OPEN, wanted=f"{_WANTED} AND {_OLDER}")).bindparams(_OLDER_THAN)
+# `own`: whether the message that the run answers is the person's, or everybody's content goes.
+_LISTED = text(f"""
+CREATE TEMPORARY TABLE erasing ON COMMIT DROP AS
+SELECT r.run_id, {_ALL} OR r.requested_by {_NAMED} AS own
+FROM runs r
+WHERE r.tenant_id = :tenant_id AND NOT ({_IS_OPEN}) AND ({_ALL} OR {_CONVERSATIONS})
+  AND (CAST(:older AS interval) IS NULL OR r.completed_at < clock_timestamp() - CAST(:older AS interval))
+ORDER BY r.run_id FOR UPDATE
+""").bindparams(bindparam("older", type_=Interval))
 
 # Also those that the person's key sent, or in which they have decided: until they end, it counts whose word it was.
 _COUNT_OPEN = text(f"""
 SELECT count(*) FROM runs r WHERE r.tenant_id = :tenant_id AND {_IS_OPEN} AND (
-  CAST(:person AS text) IS NULL OR r.sent_by = :person OR {_CONVERSATIONS} OR EXISTS (
-    SELECT FROM confirmations c WHERE c.tenant_id = :tenant_id AND c.run_id = r.run_id AND c.decided_by = :person
+  {_ALL} OR r.sent_by {_NAMED} OR {_CONVERSATIONS} OR EXISTS (
+    SELECT FROM confirmations c WHERE c.tenant_id = :tenant_id AND c.run_id = r.run_id AND c.decided_by {_NAMED}
   )
 )
 """)
@@ -62,11 +64,14 @@ _IS_KNOWN = text("SELECT EXISTS (SELECT FROM tenants WHERE tenant_id = :tenant_i
 
 _OF_ERASING = "tenant_id = :tenant_id AND run_id IN (SELECT run_id FROM erasing)"
 
+# A fingerprint is of a body that is not erased yet, also if its text looks so.
 _CONTENT = (
-    """
-UPDATE messages m SET text = :erased, idempotency_key = NULL, fingerprint = NULL, metadata = '{}'
+    f"""
+UPDATE messages m SET text = :erased, fingerprint = NULL, metadata = '{{}}', idempotency_key =
+    '{ERASED_KEY}' || encode(sha256(convert_to(CAST(:key_secret AS text) || idempotency_key, 'UTF8')), 'hex')
 FROM erasing e
-WHERE m.tenant_id = :tenant_id AND m.run_id = e.run_id AND (m.role <> 'user' OR e.own) AND m.text <> :erased
+WHERE m.tenant_id = :tenant_id AND m.run_id = e.run_id AND (m.role <> 'user' OR e.own)
+  AND (m.text <> :erased OR m.fingerprint IS NOT NULL)
 """,
     f"UPDATE steps SET text = '' WHERE {_OF_ERASING}",
     f"DELETE FROM events WHERE {_OF_ERASING}",
@@ -99,29 +104,33 @@ FROM (
 WHERE a.tenant_id = :tenant_id AND a.audit_id = taken.audit_id
 """)
 
-_PSEUDONYM = f"'{PSEUDONYM}' || left(encode(sha256(convert_to(:secret || {{name}}, 'UTF8')), 'hex'), 16)"
+_PSEUDONYM_DIGITS = 16
+_PSEUDONYM = (
+    f"'{PSEUDONYM}' || left(encode(sha256(convert_to(:secret || {{name}}, 'UTF8')), 'hex'), {_PSEUDONYM_DIGITS})"
+)
 _IS_NAMED = (
-    f"({{name}} = :person OR CAST(:person AS text) IS NULL AND {{name}} NOT LIKE '{PSEUDONYM}%' AND {{name}} <> '')"
+    f"({{name}} {_NAMED} OR {_ALL} AND {{name}} NOT LIKE '{PSEUDONYM}{'_' * _PSEUDONYM_DIGITS}' AND {{name}} <> '')"
 )
 _OF_NO_OPEN_RUN = (
     f"(run_id IS NULL OR run_id NOT IN (SELECT run_id FROM runs WHERE tenant_id = :tenant_id AND {_IS_OPEN}))"
 )
 
+# Who has erased something stays on record.
 _NAMES_ON_RECORD = text(f"""
 UPDATE audit
 SET person = {_PSEUDONYM.format(name="person")}, salts = salts - 'person',
     erased = erased || jsonb_build_object('person', CAST(:erasure_id AS text))
-WHERE tenant_id = :tenant_id AND salts ? 'person' AND {_IS_NAMED.format(name="person")} AND {_OF_NO_OPEN_RUN}
+WHERE tenant_id = :tenant_id AND salts ? 'person' AND kind <> 'erasure' AND {_IS_NAMED.format(name="person")}
+  AND {_OF_NO_OPEN_RUN}
 """)
 
 
-_UNLINK = text("""
+_UNLINK = text(f"""
 DELETE FROM identities
-WHERE tenant_id = :tenant_id
-  AND (CAST(:person AS text) IS NULL OR principal = :person OR kind || ':' || subject = :person)
+WHERE tenant_id = :tenant_id AND ({_ALL} OR principal {_NAMED} OR kind || ':' || subject {_NAMED})
 """)
 
-_FORGET_PROVIDER_KEYS = text("DELETE FROM provider_keys WHERE tenant_id = :tenant_id AND CAST(:person AS text) IS NULL")
+_FORGET_PROVIDER_KEYS = text(f"DELETE FROM provider_keys WHERE tenant_id = :tenant_id AND {_ALL}")
 
 
 async def is_known(connection: AsyncConnection, tenant_id: str) -> bool:
@@ -130,7 +139,7 @@ async def is_known(connection: AsyncConnection, tenant_id: str) -> bool:
 
 
 async def list_runs(
-    connection: AsyncConnection, tenant_id: str, *, person: str | None, older_than: timedelta | None
+    connection: AsyncConnection, tenant_id: str, *, names: list[str] | None, older_than: timedelta | None
 ) -> tuple[int, int]:
     """List and lock the runs whose content is to go, until the transaction ends; answers with how many, and how many of
     the same are open and therefore left.
@@ -138,28 +147,39 @@ async def list_runs(
     Args:
         connection: the owner's.
         tenant_id: whose runs.
-        person: only those of conversations in which this person wrote.
+        names: only those of conversations in which the person wrote who is known by these; None: everybody's.
         older_than: only those that ended so long ago.
     """
-    values = {"tenant_id": tenant_id, "person": person}
+    values = {"tenant_id": tenant_id, "names": names}
     listed = (await connection.execute(_LISTED, {**values, "older": older_than})).rowcount
     return listed, int(await connection.scalar(_COUNT_OPEN, values) or 0)
 
 
-async def erase_content(connection: AsyncConnection, tenant_id: str, erasure_id: str) -> tuple[int, int]:
-    """Erase what was said in the listed runs; answers with how many messages and entries of the audit log."""
-    values = {"tenant_id": tenant_id, "erased": ERASED}
+async def erase_content(
+    connection: AsyncConnection, tenant_id: str, erasure_id: str, *, key_secret: str
+) -> tuple[int, int]:
+    """Erase what was said in the listed runs; answers with how many messages and entries of the audit log.
+
+    `key_secret`: behind which idempotency keys are hashed, so that they are known when they come again.
+    """
+    values = {"tenant_id": tenant_id, "erased": ERASED, "key_secret": key_secret}
     changed = [(await connection.execute(text(statement), values)).rowcount for statement in _CONTENT]
     entries = await connection.execute(_RECORD, {"tenant_id": tenant_id, "erasure_id": erasure_id})
     return changed[0], entries.rowcount
 
 
 async def erase_names(
-    connection: AsyncConnection, tenant_id: str, erasure_id: str, *, person: str | None, secret: str, is_any_left: bool
+    connection: AsyncConnection,
+    tenant_id: str,
+    erasure_id: str,
+    *,
+    names: list[str] | None,
+    secret: str,
+    is_any_left: bool,
 ) -> int:
-    """Put a pseudonym in place of one name, or of all; answers with how often. Each name has its own, made with a
+    """Put a pseudonym in place of some names, or of all; answers with how often. Each name has its own, made with a
     secret that is then forgotten: nobody can try names."""
-    values = {"tenant_id": tenant_id, "person": person, "secret": secret}
+    values = {"tenant_id": tenant_id, "names": names, "secret": secret}
     changed = 0
     for table, columns in (NAMES if is_any_left else {**NAMES, **NAMES_OF_NO_RUN}).items():
         where = "" if table in NAMES_OF_NO_RUN else f" AND {_OF_NO_OPEN_RUN}"

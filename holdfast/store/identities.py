@@ -25,6 +25,30 @@ GROUP BY own.principal
 """)
 
 
+# A key's name is a person's if every key with that name is: of a name that others share, theirs is not known.
+_KNOWN_AS = text("""
+SELECT CASE i.kind WHEN 'key' THEN k.person ELSE i.kind || ':' || i.subject END AS name
+FROM identities i
+LEFT JOIN api_keys k ON k.tenant_id = i.tenant_id AND i.kind = 'key' AND k.key_id = i.subject
+WHERE i.tenant_id = :tenant_id AND i.principal = :principal
+  AND NOT EXISTS (
+    SELECT FROM api_keys other
+    WHERE other.tenant_id = i.tenant_id AND other.person = k.person AND other.person <> i.principal
+      AND NOT EXISTS (
+        SELECT FROM identities its
+        WHERE its.tenant_id = other.tenant_id AND its.kind = 'key' AND its.subject = other.key_id
+          AND its.principal = i.principal
+      )
+  )
+""")
+
+
+async def known_as(connection: AsyncConnection, tenant_id: str, principal: str) -> set[str]:
+    """The names that are a principal's and nobody else's: their own, and those that they had before a link."""
+    found = await connection.scalars(_KNOWN_AS, {"tenant_id": tenant_id, "principal": principal})
+    return {principal, *(name for name in found if name is not None)}
+
+
 async def names_of(
     connection: AsyncConnection, tenant_id: str, kind: IdentityKind, subject: str, unlinked: str
 ) -> tuple[str, frozenset[str]]:

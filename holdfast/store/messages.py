@@ -1,6 +1,7 @@
 """Accepting messages, and reading the transcript."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, select, text
@@ -70,7 +71,8 @@ _ACCEPT_INTO_KNOWN = text(_ACCEPT.format(conversation=_KNOWN_CONVERSATION, logge
 _ACCEPTED_UNDER_KEY = text("""
 SELECT m.message_id, m.conversation_id, m.run_id, m.fingerprint, r.sent_by
 FROM messages m JOIN runs r ON r.tenant_id = m.tenant_id AND r.run_id = m.run_id
-WHERE m.tenant_id = :tenant_id AND m.idempotency_key = :idempotency_key
+WHERE m.tenant_id = :tenant_id AND m.idempotency_key = ANY(:keys)
+ORDER BY m.created_at LIMIT 1
 """)
 
 _STORE_REPLY = text("""
@@ -123,11 +125,12 @@ async def accept(connection: AsyncConnection, row: dict[str, Any], event: Event,
     return (await connection.execute(statement, {**row, **event_log.parameters([event])})).one_or_none() is not None
 
 
-async def accepted_under_key(connection: AsyncConnection, tenant_id: str, key: str) -> Any | None:
-    """The message accepted under an idempotency key: message_id, conversation_id, run_id, fingerprint, sent_by."""
-    return (
-        await connection.execute(_ACCEPTED_UNDER_KEY, {"tenant_id": tenant_id, "idempotency_key": key})
-    ).one_or_none()
+async def accepted_under_key(connection: AsyncConnection, tenant_id: str, keys: Sequence[str]) -> Any | None:
+    """The message accepted under an idempotency key: message_id, conversation_id, run_id, fingerprint, sent_by.
+
+    `keys`: the key, and what may be left of it where the message was erased, which has no fingerprint any more.
+    """
+    return (await connection.execute(_ACCEPTED_UNDER_KEY, {"tenant_id": tenant_id, "keys": list(keys)})).one_or_none()
 
 
 async def store_reply(connection: AsyncConnection, tenant_id: str, run_id: str, message_id: str, reply: str) -> bool:

@@ -8,7 +8,7 @@ converter takes:
 - as a signal it is dropped, with a line in the log, and the run goes on;
 - whose key is not known here stays as it is. As a workflow's argument, or what a step brought, it fails the workflow's
   task, which is tried again until some worker has the key: a rotation in the wrong order costs time and no run;
-- what was forged or cut will never be opened. As a workflow's argument it fails the workflow.
+- what was forged or cut will never be opened. As a workflow's argument, or that of a step, it fails the run.
 
 Payloads that were never sealed pass as they are: histories from before the codec go on.
 """

@@ -29,6 +29,9 @@ _REFERENCE_MARK = "__temporal_external_storage_reference"
 _REFERENCE = b"json/external-storage-reference"
 _REFERENCE_TYPE = b"temporal.api.sdk.v1.ExternalStorageReference"
 
+#: The type of the error at a payload that was forged.
+_FORGED = "Forged"
+
 
 class _RefuseForged(EncodingPayloadConverter):
     """Takes no payload that was forged, and says so in a way that ends a workflow instead of wedging it."""
@@ -41,7 +44,7 @@ class _RefuseForged(EncodingPayloadConverter):
         return None
 
     def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
-        raise ApplicationError("a payload can't be opened, and never will be", type="Forged", non_retryable=True)
+        raise ApplicationError("a payload can't be opened, and never will be", type=_FORGED, non_retryable=True)
 
 
 class Payloads(CompositePayloadConverter):
@@ -58,6 +61,9 @@ class Failures(DefaultFailureConverter):
         """Called for each error of a chain, the causes first."""
         super().to_failure(exception, payload_converter, failure)
         failure.message, failure.stack_trace = redacted(failure.message), redacted(failure.stack_trace)
+        if _is_forged(exception.__cause__) and failure.HasField("application_failure_info"):
+            # The SDK wraps what an activity's argument raises in an error that would be tried again for ever.
+            failure.application_failure_info.non_retryable = True
 
 
 class SealedFailures(Failures):
@@ -94,6 +100,10 @@ def data_converter(keyring: Keyring | None) -> DataConverter:
 
 #: Without keys.
 DATA_CONVERTER = data_converter(None)
+
+
+def _is_forged(error: BaseException | None) -> bool:
+    return isinstance(error, ApplicationError) and error.type == _FORGED
 
 
 def _without_reference(payload: Payload) -> Payload:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from holdfast.secrecy.erased_keys import ErasedKeys
 from holdfast.services.erasure import Scope, erase
 from holdfast.store import audit
 from holdfast.store.audit import Entry
@@ -140,7 +141,7 @@ async def test_what_was_on_record_before_is_chained_by_the_migration(running_ser
         assert await wrong(app, "two") == []
         async with app.tenant("two") as connection:
             await audit.append(connection, "two", Entry(kind="run", outcome="completed", person="canary"))
-        done = await erase(owner, Scope("two", person="canary"))
+        done = await erase(owner, Scope("two", person="canary"), ErasedKeys.of("p" * 32), "olga")
         assert done.names == 3
         assert await wrong(app, "two") == []
         async with app.tenant("two") as connection:

@@ -31,6 +31,7 @@ CONTENT = {
 }
 
 ROW = "(SELECT min(audit_id) FROM audit WHERE tenant_id = :t AND kind = 'confirmation' AND person IS NOT NULL)"
+NO_CHAIN = "it has no chain, and each tenant has one from its first key on: removed"
 SEQ = f"(SELECT seq FROM audit_chain WHERE tenant_id = :t AND audit_id = {ROW})"
 
 
@@ -143,6 +144,18 @@ async def test_a_removed_row_is_found(log: tuple[str, int, int], stage: Stage) -
     for extra in ((), closed_up):
         found = await tampered(stage, tenant_id, link, row, *extra)
         assert any(f"entry {seq + (not extra)} " in one for one in found), found
+
+
+async def test_a_chain_that_was_removed_as_a_whole_leaves_rows_that_tell_of_it(
+    log: tuple[str, int, int], stage: Stage
+) -> None:
+    tenant_id, _, _ = log
+    removed = "DELETE FROM audit_chain WHERE tenant_id = :t"
+    assert tenant_id in await AuditLog(Tampered(stage.owner_url, tenant_id, [removed])).tenants()
+    found = await tampered(stage, tenant_id, removed)
+    assert len(found) > 2
+    assert [one for one in found if "the row is in no chain" not in one] == [f"tenant {tenant_id}: {NO_CHAIN}"]
+    assert await tampered(stage, tenant_id, removed, "DELETE FROM audit WHERE tenant_id = :t") == found[-1:]
 
 
 async def test_two_rows_in_each_others_place_are_found(log: tuple[str, int, int], stage: Stage) -> None:

@@ -12,10 +12,11 @@ import httpx
 import pytest
 from google.protobuf.json_format import MessageToDict
 
+from holdfast.services.request_limits import FAILURES_A_MINUTE
 from holdfast.temporal.codec import SealingCodec
 from tests.conftest import new_tenant
 from tests.harness.caller import Caller
-from tests.harness.stage import KEYRING, Stage
+from tests.harness.stage import KEYRING, Stage, serving_api
 
 UI = "http://temporal.test"
 Json = dict[str, Any]
@@ -152,6 +153,42 @@ async def test_a_browser_signs_in_once_and_sends_its_cookie(ada: Caller, stage: 
     assert opened.headers["access-control-allow-credentials"] == "true"
     assert opened.json()["payloads"] == await decode(ada, sealed)
     assert elsewhere.status_code == 401
+
+
+async def test_a_key_that_is_tried_or_opens_nothing_is_refused_where_it_is_typed(ada: Caller, stage: Stage) -> None:
+    client = await stage.caller(ada.tenant_id, "carl", only=["client"])
+    async with (
+        serving_api(stage.database_url, stage.task_queue, requests_per_minute=1000) as url,
+        httpx.AsyncClient(base_url=url) as browser,
+    ):
+        opens_nothing = await browser.post("/codec/sign-in", data={"key": client.key})
+        tried = [
+            (await browser.post("/codec/sign-in", data={"key": f"hf_{n}"})).status_code
+            for n in range(FAILURES_A_MINUTE + 1)
+        ]
+        right = await browser.post("/codec/sign-in", data={"key": ada.key})
+        elsewhere = await browser.post("/codec/sign-in", data={"key": ada.key}, headers={"host": "localhost"})
+
+    assert opens_nothing.status_code == 403
+    assert "set-cookie" not in opens_nothing.headers
+    assert tried == [401] * FAILURES_A_MINUTE + [429]
+    assert right.status_code == elsewhere.status_code == 200
+    assert "Secure" not in right.headers["set-cookie"]
+
+
+async def test_beyond_this_machine_the_cookie_goes_over_tls_alone(ada: Caller, stage: Stage) -> None:
+    named = {"environment": "production", "allowed_hosts": ("api.example.com",), "models": None}
+    async with (
+        serving_api(stage.database_url, stage.task_queue, **named) as url,
+        httpx.AsyncClient(base_url=url, headers={"host": "api.example.com"}) as browser,
+    ):
+        page = await browser.get("/codec/sign-in")
+        signed_in = await browser.post("/codec/sign-in", data={"key": ada.key})
+
+    assert "Secure" in signed_in.headers["set-cookie"]
+    for one in (page, signed_in):
+        assert "frame-ancestors 'none'" in one.headers["content-security-policy"]
+        assert one.headers["cache-control"] == "no-store"
 
 
 async def test_temporals_command_line_opens_them_with_an_api_key(ada: Caller, stage: Stage) -> None:

@@ -9,8 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from holdfast.domain.errors import ConfigurationError, NotFound
+from holdfast.secrecy.erased_keys import ErasedKeys
 from holdfast.services.audit_verification import Tally
 from holdfast.services.erasure import Erased, Scope, erase
 from holdfast.store import erasure, tables
@@ -19,7 +21,7 @@ from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Text, ToolCalls
 from tests.harness.audit import Tampered, wrong
 from tests.harness.caller import Caller, Json
-from tests.harness.stage import Stage
+from tests.harness.stage import PEPPER, Stage, serving_api
 
 _WORDS = ("question", "thought", "argument", "edited", "reason", "answer", "key", "metadata")
 
@@ -31,7 +33,7 @@ def canaries(of: str) -> dict[str, str]:
 async def erased(stage: Stage, scope: Scope) -> Erased:
     owner = Database(create_engine(stage.owner_url, pool_size=1))
     try:
-        return await erase(owner, scope)
+        return await erase(owner, scope, ErasedKeys.of(PEPPER), "olga")
     finally:
         await owner.close()
 
@@ -95,6 +97,7 @@ async def test_a_person_is_erased(ada: Caller, stage: Stage, provider: ScriptedP
     assert await wrong(stage.database, ada.tenant_id, tally) == []
     assert tally.erased == done.entries + sum(1 for _ in await only_names(stage, ada.tenant_id))
     (entry,) = (await ada.get("/v1/audit", kind="erasure"))["data"]
+    assert entry["person"] == "olga"
     assert entry["detail"].startswith("by person: 2 runs, 3 messages")
     provider.script(Text("Still here."))
     again = await ada.ask("and now?", conversation_id=together["conversation_id"])
@@ -105,6 +108,51 @@ async def only_names(stage: Stage, tenant_id: str) -> list[object]:
     """The entries of which nothing but the name is erased."""
     query = "SELECT 1 FROM audit WHERE tenant_id = $1 AND erased ? 'person' AND erased - 'person' = '{}'"
     return list(await stage.rows(query, tenant_id))
+
+
+async def test_a_person_is_erased_under_every_name_that_is_theirs_alone(
+    ada: Caller, stage: Stage, provider: ScriptedProvider
+) -> None:
+    """Bob had a key for `canary-old` and one for `canary-team`, as others have; both are his now, as `canary-bob`."""
+    before = {name: await stage.caller(ada.tenant_id, name) for name in ("canary-old", "canary-team")}
+    await stage.caller(ada.tenant_id, "canary-team")
+    said = {name: (await caller.ask(f"said by {name}"))["id"] for name, caller in before.items()}
+    for key in (await ada.get("/v1/keys"))["data"][1:]:
+        body = {"kind": "key", "subject": key["id"], "principal": "canary-bob"}
+        if key["person"].startswith("canary-"):
+            assert (await ada.http.put("/v1/identities", json=body)).status_code == 200
+    token = {"kind": "oidc", "subject": "canary-4711", "principal": "canary-bob"}
+    assert (await ada.http.put("/v1/identities", json=token)).status_code == 200
+
+    assert (await erased(stage, Scope(ada.tenant_id, person="canary-bob"))).runs == 1
+    left = await left_of(stage, "canary-bob", "canary-4711", "canary-old", "said by canary-old", "said by canary-team")
+    assert set(left) == {"said by canary-team"}
+    assert (await ada.get(f"/v1/runs/{said['canary-team']}"))["status"] == "completed"
+    assert await columns_with(stage, "canary-team"), "that name is another's too"
+
+
+async def test_a_message_that_comes_again_after_its_erasure_is_not_answered_again(
+    ada: Caller, stage: Stage, provider: ScriptedProvider
+) -> None:
+    first = (await ada.send("hello", key="canary-delivery-1", wait=30)).json()
+    # What looks erased, and is not.
+    second = (await ada.send("[erased]", key="canary-delivery-2", metadata={"of": "canary"}, wait=30)).json()
+    await erased(stage, Scope(ada.tenant_id, older_than=timedelta(0)))
+    await erased(stage, Scope(ada.tenant_id, older_than=timedelta(0)))
+    assert await left_of(stage, "canary-delivery") == {}
+    assert await stage.rows("SELECT FROM messages WHERE tenant_id = $1 AND metadata <> '{}'", ada.tenant_id) == []
+
+    asked = provider.calls
+    again = [(await ada.send("hello", key=f"canary-delivery-{n}")).json() for n in (1, 2)]
+    others = {"key_pepper": SecretStr("n" * 32), "key_pepper_previous": SecretStr(PEPPER)}
+    async with serving_api(stage.database_url, stage.task_queue, **others) as url:
+        new_pepper = Caller(url, ada.key, ada.tenant_id, ada.person)
+        again.append((await new_pepper.send("hello", key="canary-delivery-1")).json())
+        await new_pepper.http.aclose()
+
+    assert [one["run_id"] for one in again] == [first["id"], second["id"], first["id"]]
+    assert {one["accepted"] for one in again} == {False}
+    assert provider.calls == asked
 
 
 async def test_what_hides_behind_an_erasure_is_found(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
@@ -171,6 +219,14 @@ async def test_what_is_old_is_erased(ada: Caller, stage: Stage, provider: Script
     assert await wrong(stage.database, ada.tenant_id) == []
 
 
+async def test_whoever_is_called_like_an_erased_one_is_erased_too(ada: Caller, stage: Stage) -> None:
+    await ada.ask("hello", sender="erased:canary")
+    await erased(stage, Scope(ada.tenant_id))
+    assert await left_of(stage, "erased:canary") == {}
+    made = await ada.http.post("/v1/keys", json={"person": "erased:canary"})
+    assert (made.status_code, made.json()["errors"][0]["field"]) == (422, "person")
+
+
 async def test_done_again_it_finds_nothing_more(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
     await talk(ada, provider, canaries("once"))
     first = await erased(stage, Scope(ada.tenant_id))
@@ -200,10 +256,16 @@ async def test_on_the_command_line(ada: Caller, stage: Stage, provider: Scripted
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("erased: 1 runs, 2 messages, ")
     assert await left_of(stage, *said.values()) == {}
+    again = await holdfast(stage, "erase", *tenant, "--person", "ada", "--yes")
+    assert (again.returncode, again.stderr[:29]) == (0, "nobody is known by this name,")
 
 
 async def holdfast(stage: Stage, *arguments: str) -> subprocess.CompletedProcess[str]:
-    variables = {"HOLDFAST_DATABASE_URL": stage.database_url, "HOLDFAST_DATABASE_OWNER_URL": stage.owner_url}
+    variables = {
+        "HOLDFAST_DATABASE_URL": stage.database_url,
+        "HOLDFAST_DATABASE_OWNER_URL": stage.owner_url,
+        "HOLDFAST_KEY_PEPPER": PEPPER,
+    }
     return await asyncio.to_thread(
         subprocess.run,
         [str(Path(sys.executable).parent / "holdfast"), *arguments],
@@ -217,7 +279,7 @@ async def holdfast(stage: Stage, *arguments: str) -> subprocess.CompletedProcess
 
 async def test_the_application_may_not_erase(ada: Caller, stage: Stage) -> None:
     with pytest.raises(ConfigurationError, match="HOLDFAST_DATABASE_OWNER_URL: the role may not erase"):
-        await erase(stage.database, Scope(ada.tenant_id))
+        await erase(stage.database, Scope(ada.tenant_id), ErasedKeys.of(PEPPER), "olga")
 
 
 async def test_a_tenant_that_is_not_there_is_not_erased(stage: Stage) -> None:

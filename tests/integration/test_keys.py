@@ -200,7 +200,7 @@ async def test_keys_at_the_command_line(stage: Stage) -> None:
     ("arguments", "said"),
     [
         (["--expires", "soon"], "--expires 'soon' is not a time; write it like 90d or 12h."),
-        (["--role", "Admin"], "'Admin' is not a role's name: use lower-case letters, digits, - and _."),
+        (["--role", "Admin"], "'Admin' gives no permission; did you mean 'admin'? If not, name such a role too."),
         (["--tenant", "A"], "'A' is not a tenant's name: use lower-case letters, digits, - and _."),
     ],
 )

@@ -90,7 +90,7 @@ def test_an_application_with_a_route_that_names_no_permission_is_not_built(monke
 
 
 def test_what_anybody_may_read_can_not_be_written() -> None:
-    app = FastAPI()
+    app = FastAPI(docs_url=None, redoc_url=None)
 
     @app.post("/health")
     async def write() -> str:
@@ -108,7 +108,7 @@ def test_a_route_behind_another_router_is_seen() -> None:
         return caller.person
 
     outer.include_router(inner)
-    app = FastAPI()
+    app = FastAPI(docs_url=None, redoc_url=None)
     app.include_router(outer)
     assert needed(app) == {("GET", "/outer/inner/one"): Permission.RUNS_READ}
 
@@ -118,6 +118,10 @@ def test_every_permission_is_explained_and_given_to_somebody() -> None:
     assert given == set(Permission)
     assert set(PERMISSIONS) == set(Role)
     assert all(permission.sentence.endswith(".") for permission in Permission)
+
+
+def test_every_permission_opens_something() -> None:
+    assert set(routes().values()) == set(Permission), "a role would be said to allow what there is not"
 
 
 def test_an_auditor_changes_nothing() -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from temporalio import activity, workflow
@@ -12,7 +13,7 @@ from temporalio.api.common.v1 import Payload, Payloads, WorkflowExecution
 from temporalio.api.workflowservice.v1 import SignalWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import RawValue, RetryPolicy
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, RetryState
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from holdfast.secrecy.keyring import Keyring, new_key
@@ -148,6 +149,18 @@ class Doubling:
         self._told = True
 
 
+@workflow.defn
+class Forwarding:
+    """Hands what it was given on to a step, as it is."""
+
+    @workflow.run
+    async def run(self, payload: RawValue) -> int:
+        doubled: int = await workflow.execute_activity(
+            "double", payload, result_type=int, start_to_close_timeout=timedelta(seconds=10), retry_policy=_AT_ONCE
+        )
+        return doubled
+
+
 _AT_ONCE = RetryPolicy(initial_interval=timedelta(milliseconds=50), backoff_coefficient=1)
 
 
@@ -179,13 +192,28 @@ class Bench:
             Doubling.run, number, id=f"t:doubling:{uuid.uuid4().hex}", task_queue=self.task_queue
         )
 
+    @asynccontextmanager
+    async def handing_on(self, payload: Payload, *keys: str) -> AsyncIterator[WorkflowHandle[Forwarding, int]]:
+        """A run whose step, done with these keys, is given this payload as it is: whoever decided seals nothing."""
+        client = self.client()
+        decides = Worker(
+            client, task_queue=self.task_queue, workflows=[Forwarding], workflow_runner=UnsandboxedWorkflowRunner()
+        )
+        async with decides, Worker(self.client(*keys), task_queue=self.task_queue, activities=[double]):
+            yield await client.start_workflow(
+                Forwarding.run,
+                RawValue(payload),
+                id=f"t:forwarding:{uuid.uuid4().hex}",
+                task_queue=self.task_queue,
+            )
+
 
 @pytest.fixture
 def bench(stage: Stage) -> Bench:
     return Bench(stage.temporal, f"doubling-{uuid.uuid4().hex[:12]}")
 
 
-async def has_failed_a_task(handle: WorkflowHandle[Doubling, int]) -> bool:
+async def has_failed_a_task(handle: WorkflowHandle[Any, int]) -> bool:
     info = (await handle.describe()).raw_description
     return info.pending_workflow_task.attempt > 1
 
@@ -249,6 +277,26 @@ async def test_an_activity_whose_argument_cant_be_opened_waits_for_a_worker_that
             assert await handle.result() == 12
 
 
-async def has_failed_an_activity(handle: WorkflowHandle[Doubling, int]) -> bool:
+async def has_failed_an_activity(handle: WorkflowHandle[Any, int]) -> bool:
     pending = (await handle.describe()).raw_description.pending_activities
     return any(activity.attempt > 1 for activity in pending)
+
+
+@pytest.mark.parametrize(
+    "forged", [sealed({"encryption-key-id": b"old"}), Payload(metadata={"__temporal_external_storage_reference": b"1"})]
+)
+async def test_a_step_with_a_forged_argument_fails_and_is_not_tried_again(bench: Bench, forged: Payload) -> None:
+    async with bench.handing_on(forged, OLD) as handle:
+        with pytest.raises(WorkflowFailureError) as raised:
+            await handle.result()
+    assert isinstance(raised.value.cause, ActivityError)
+    assert raised.value.cause.retry_state is RetryState.NON_RETRYABLE_FAILURE
+
+
+async def test_a_run_whose_step_waits_for_a_key_can_be_cancelled(bench: Bench) -> None:
+    async with bench.handing_on(sealed({"encryption-key-id": b"newer"}), OLD) as handle:
+        await until(lambda: has_failed_an_activity(handle))
+        await handle.cancel()
+        with pytest.raises(WorkflowFailureError) as raised:
+            await handle.result()
+    assert isinstance(raised.value.cause, CancelledError)

@@ -220,7 +220,7 @@ async def test_the_switch_for_everything_is_the_operators(
         "HOLDFAST_DATABASE_OWNER_URL": stage.owner_url,
         "HOLDFAST_URL": stage.url,
         "HOLDFAST_API_KEY": ada.key,
-        "USER": "olga",
+        "LOGNAME": "olga",
     }
 
     async def holdfast(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -3,14 +3,19 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from random import Random
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+import worker.wiring
+from api import pool
+from holdfast.config.settings import PoolSettings
 from holdfast.domain.errors import ConfigurationError, Unavailable
 from holdfast.store import engine
 from holdfast.store.engine import Database, create_engine
@@ -18,7 +23,7 @@ from holdfast.store.tables import metadata
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import ToolCalls
 from tests.harness.caller import Caller, Json
-from tests.harness.stage import Stage
+from tests.harness.stage import AGENTS, PEPPER, Stage, serving_api, worker_settings
 
 TABLES = sorted(metadata.tables)
 
@@ -132,6 +137,24 @@ async def test_a_superuser_is_refused(stage: Stage) -> None:
             await database.check_role()
     finally:
         await database.close()
+
+
+async def test_no_process_starts_with_a_role_that_sees_every_tenants_rows(stage: Stage) -> None:
+    settings = PoolSettings(
+        environment="dev",
+        database_url=SecretStr(stage.owner_url),
+        key_pepper=SecretStr(PEPPER),
+        models=AGENTS.with_name("models.yaml"),
+    )
+    processes: list[AbstractAsyncContextManager[object]] = [
+        serving_api(stage.owner_url, stage.task_queue),
+        worker.wiring.wire(worker_settings(stage.owner_url, stage.task_queue)),
+        pool.wire(settings),
+    ]
+    for process in processes:
+        with pytest.raises(ConfigurationError, match=r"not bound by row-level security.* `holdfast migrate` makes"):
+            async with process:
+                pass
 
 
 async def test_the_application_cannot_rewrite_the_audit_log(ada: Caller, stage: Stage) -> None:

@@ -1,8 +1,8 @@
 """What a kill switch covers is stopped, though the worker is killed and the API restarted in the middle of it.
 
-20 runs of two tenants, in every state. The worker is killed, the API stopped, and then the switch of one tenant is
-thrown; an API that starts afterwards, with no worker there, ends all of that tenant's runs. A worker that comes back
-finds nothing to do for them, and goes on with the other tenant's.
+30 runs of three tenants, in every state. The API is stopped, and the switch of one tenant thrown: the worker alone ends
+that tenant's runs. Then it is killed, and the switch of another tenant thrown; an API that starts afterwards, with no
+worker there, ends all of those. A worker that comes back finds nothing to do for them, and goes on with the third's.
 """
 
 import os
@@ -44,7 +44,10 @@ async def test_killed_worker_restarted_api(
             await worker.start()
             ada, bob = await stage.caller("a-tenant"), await stage.caller("b-tenant", "bob")
             hers, his = await busy(ada, tmp_path), await busy(bob, tmp_path)
-            worker.kill()
+            carlas = await busy(await stage.caller("c-tenant", "carla"), tmp_path)
+        await Switches(database).throw(Scope("c-tenant"), "it writes nonsense", "an operator")
+        await until(lambda: has_ended_all(stage, carlas))
+        worker.kill()
         await Switches(database).throw(Scope("a-tenant"), "it writes nonsense", "an operator")
         async with serving_api(database_url, name) as url:
             hers, his = moved(hers, url), moved(his, url)
@@ -53,7 +56,7 @@ async def test_killed_worker_restarted_api(
             assert (await hers.caller.get("/v1/confirmations", status="pending"))["data"] == []
             assert len((await his.caller.get("/v1/confirmations", status="pending"))["data"]) == 3
 
-            for marker in (hers.marker, his.marker):
+            for marker in (hers.marker, his.marker, carlas.marker):
                 Path(marker).touch()
             provider.default = lambda _: Text("Done.")
             provider.release()
@@ -63,8 +66,8 @@ async def test_killed_worker_restarted_api(
                 if confirmation["tool"] == "pay":
                     assert (await his.caller.decide(confirmation)).status_code == 200
             await until(lambda: no_workflow_is_open(stage, hers))
-            assert [len(effects("pay", one.marker)) for one in (hers, his)] == [0, 3]
-            assert [len(effects("send_slowly", one.marker)) for one in (hers, his)] == [2, 2]
+            assert [len(effects("pay", one.marker)) for one in (hers, his, carlas)] == [0, 3, 0]
+            assert [len(effects("send_slowly", one.marker)) for one in (hers, his, carlas)] == [2, 2, 2]
             about_hers = [one for one in provider.requests[asked:] if hers.marker in str(one.body)]
             assert about_hers == []
             await hers.caller.http.aclose()
@@ -80,6 +83,12 @@ def moved(tenant: Busy, url: str) -> Busy:
     """The same tenant, at the API that has started since."""
     before = tenant.caller
     return Busy(Caller(url, before.key, before.tenant_id, before.person), tenant.marker, tenant.runs)
+
+
+async def has_ended_all(stage: Stage, tenant: Busy) -> bool:
+    """Whether a tenant's runs are cancelled, as the record has it: there is no API to ask."""
+    query = "SELECT DISTINCT status FROM runs WHERE run_id = ANY($1)"
+    return [row["status"] for row in await stage.rows(query, tenant.runs)] == ["cancelled"]
 
 
 async def no_workflow_is_open(stage: Stage, tenant: Busy) -> bool:

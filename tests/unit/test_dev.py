@@ -9,10 +9,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from holdfast.cli.environment import settings_of
+from holdfast.config.settings import SealingSettings
 from holdfast.dev import ports, providers, secrets
 from holdfast.domain.errors import ConfigurationError
 
 URL = "http://127.0.0.1:8000"
+ADDRESSES = {"HOLDFAST_DATABASE_URL": "postgresql://holdfast_app@/postgres?host=/tmp"}
 
 
 @pytest.fixture
@@ -51,32 +54,32 @@ def test_looking_at_a_port_leaves_it_free() -> None:
 
 
 def test_secrets_are_made_once_and_kept_for_this_user_alone(tmp_path: Path) -> None:
-    made = secrets.load_or_make(tmp_path, URL)
+    made = secrets.load_or_make(tmp_path, URL, ADDRESSES)
     assert made.key.startswith("hf_")
     assert len(made.key) >= 40
     assert len(made.pepper) >= 32
     assert stat.S_IMODE((tmp_path / secrets.FILE).stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == [secrets.FILE]
-    assert secrets.load_or_make(tmp_path, URL) == made
+    assert secrets.load_or_make(tmp_path, URL, ADDRESSES) == made
 
 
 def test_two_folders_have_nothing_in_common(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         folder.mkdir()
-    one, two = (secrets.load_or_make(folder, URL) for folder in folders)
+    one, two = (secrets.load_or_make(folder, URL, ADDRESSES) for folder in folders)
     assert not {one.key, one.pepper} & {two.key, two.pepper}
 
 
 def test_the_address_is_where_it_listens_this_time(tmp_path: Path) -> None:
-    key = secrets.load_or_make(tmp_path, URL).key
-    moved = secrets.load_or_make(tmp_path, "http://127.0.0.1:9000")
+    key = secrets.load_or_make(tmp_path, URL, ADDRESSES).key
+    moved = secrets.load_or_make(tmp_path, "http://127.0.0.1:9000", ADDRESSES)
     assert (moved.url, moved.key) == ("http://127.0.0.1:9000", key)
     assert json.loads((tmp_path / secrets.FILE).read_text())["url"] == "http://127.0.0.1:9000"
 
 
 def test_no_repr_shows_a_secret(tmp_path: Path) -> None:
-    made = secrets.load_or_make(tmp_path, URL)
+    made = secrets.load_or_make(tmp_path, URL, ADDRESSES)
     assert repr(made) == f"DevSecrets(url='{URL}')"
 
 
@@ -86,8 +89,30 @@ def test_a_file_that_is_not_ours_is_not_overwritten(tmp_path: Path, text: str) -
     written = text.encode(errors="surrogateescape")
     path.write_bytes(written)
     with pytest.raises(ConfigurationError, match=r"can't be read .*; delete it to make new keys$"):
-        secrets.load_or_make(tmp_path, URL)
+        secrets.load_or_make(tmp_path, URL, ADDRESSES)
     assert path.read_bytes() == written
+
+
+def test_commands_reach_the_database_of_dev_unless_another_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = secrets.load_or_make(tmp_path, URL, ADDRESSES)
+    monkeypatch.setenv("HOLDFAST_DATA", str(tmp_path))
+
+    def nothing_is_set() -> None:
+        for name in (*made.environment, "HOLDFAST_DATABASE_OWNER_URL"):
+            monkeypatch.setenv(name, "")
+
+    nothing_is_set()
+    found = settings_of(SealingSettings)
+    assert found.database_url.get_secret_value().endswith("@/postgres?host=/tmp")
+    assert found.payload_keys is not None
+    assert found.payload_keys.get_secret_value() == made.payload_keys
+    nothing_is_set()
+    monkeypatch.setenv("HOLDFAST_DATABASE_OWNER_URL", "postgresql://owner@elsewhere/holdfast")
+    with pytest.raises(ConfigurationError, match="HOLDFAST_DATABASE_URL: is not set"):
+        settings_of(SealingSettings)
+    nothing_is_set()
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_of_secrets_without_number_the_newest_are_known() -> None:
 
 
 PROGRAM = """
-import asyncio, logging, sys, threading
+import asyncio, logging, sys, threading, warnings
 from holdfast.secrecy import logs
 from holdfast.secrecy.redaction import learn
 secret = sys.argv[1]
@@ -132,10 +132,13 @@ log.info("in an argument: %s", secret)
 log.info("in %(what)s", {"what": secret})
 log.info("in an object: %r", {"Authorization": "Bearer " + secret[:9]})
 log.info("in the stack", stack_info=True)
+log.info("in what does not fit: %d", secret)
+warnings.warn("in a warning: " + secret)
 try:
     try:
         raise ValueError(secret)
     except ValueError as error:
+        error.add_note("in a note: " + secret)
         raise RuntimeError("wrapped") from error
 except RuntimeError:
     log.exception("in a traceback")
@@ -152,6 +155,12 @@ raise RuntimeError("the end: " + secret)
 """
 
 
+SHOWN = (
+    *("in the message", "in an argument", "in what does not fit", "in a warning", "in a traceback", "in a note"),
+    *("wrapped", "invalid literal", "the end: "),
+)
+
+
 def test_nothing_that_a_process_logs_or_dies_of_shows_a_secret() -> None:
     secret = f"canary{uuid.uuid4().hex}"
     done = subprocess.run([sys.executable, "-c", PROGRAM, secret], capture_output=True, text=True, check=False)
@@ -159,7 +168,7 @@ def test_nothing_that_a_process_logs_or_dies_of_shows_a_secret() -> None:
     assert done.returncode == 1
     assert secret not in shown
     assert secret[:9] not in shown.replace(secret, "")
-    for line in ("in the message", "in an argument", "in a traceback", "wrapped", "invalid literal", "the end: "):
+    for line in SHOWN:
         assert line in shown, shown
 
 
