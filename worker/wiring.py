@@ -20,7 +20,7 @@ from activities.delivery import DeliveryActivities, Room
 from activities.model import ModelActivities
 from activities.tools import ToolActivities
 from activities.turn import TurnActivities
-from holdfast.channels.base import Channels
+from holdfast.channels.channel import Channels
 from holdfast.config import agents_yaml
 from holdfast.config.mcp_json import McpFile, load_mcp
 from holdfast.config.mcp_lock import lock_path, read_lock
