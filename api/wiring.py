@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from holdfast.channels.receivers import Receivers
 from holdfast.config.models_yaml import load_models
 from holdfast.config.settings import AccessSettings, ApiSettings
 from holdfast.domain.errors import ConfigurationError
+from holdfast.domain.hosts import read_entry
 from holdfast.llm.lazy import LazyPool
 from holdfast.llm.pool import ModelPool
 from holdfast.llm.tenant_slots import TenantSlots
@@ -34,6 +36,7 @@ from holdfast.services.sweeper import Sweeper
 from holdfast.services.switches import Stopper, Switches
 from holdfast.services.tokens import Tokens, TokenTerms
 from holdfast.services.tool_calls import ToolCalls
+from holdfast.services.webhooks import Webhooks
 from holdfast.store.engine import Database, create_engine
 from holdfast.streaming.run_changes import RunChanges
 from holdfast.temporal import client
@@ -82,6 +85,7 @@ class Services(PoolServices):
     stopper: Stopper
     switches: Switches
     tool_calls: ToolCalls
+    webhooks: Webhooks
     temporal_ui_url: str | None
     temporal_namespace: str
     codec: SealingCodec | None
@@ -125,6 +129,7 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 stopper=stopper,
                 switches=Switches(database),
                 tool_calls=ToolCalls(database, workflows),
+                webhooks=Webhooks(database, settings.keyring, _receivers(settings)),
                 temporal_ui_url=settings.temporal_ui_url,
                 temporal_namespace=temporal.namespace,
                 codec=None if settings.keyring is None else SealingCodec(settings.keyring),
@@ -169,6 +174,10 @@ async def access(settings: AccessSettings, database: Database) -> AsyncIterator[
         await keys.close()
         if tokens is not None:
             await tokens.close()
+
+
+def _receivers(settings: ApiSettings) -> Receivers:
+    return Receivers(tuple(map(read_entry, settings.webhook_allow)), allows_loopback=settings.environment == "dev")
 
 
 def _tokens(settings: AccessSettings, database: Database) -> Tokens | None:

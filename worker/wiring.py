@@ -21,6 +21,8 @@ from activities.model import ModelActivities
 from activities.tools import ToolActivities
 from activities.turn import TurnActivities
 from holdfast.channels.channel import Channels
+from holdfast.channels.receivers import Receivers
+from holdfast.channels.webhook import WebhookChannel
 from holdfast.config import agents_yaml
 from holdfast.config.mcp_json import McpFile, load_mcp
 from holdfast.config.mcp_lock import lock_path, read_lock
@@ -28,6 +30,7 @@ from holdfast.config.models_yaml import ModelsFile, load_models
 from holdfast.config.settings import WorkerSettings
 from holdfast.domain.deliveries import Backoff
 from holdfast.domain.errors import ConfigurationError
+from holdfast.domain.hosts import read_entry
 from holdfast.domain.mcp import tool_prefix
 from holdfast.llm.pool import SET_A_PRICE, ModelPool
 from holdfast.llm.tenant_slots import TenantSlots
@@ -134,7 +137,9 @@ def _deliveries(settings: WorkerSettings, database: Database) -> DeliveryActivit
 
 def _channels(settings: WorkerSettings, database: Database) -> Channels:
     """Every way in which somebody outside is told, by the kind of delivery."""
-    return {}
+    allowed = tuple(map(read_entry, settings.webhook_allow))
+    receivers = Receivers(allowed, allows_loopback=settings.environment == "dev")
+    return {"webhook": WebhookChannel(database, settings.keyring, receivers)}
 
 
 def _slots(settings: WorkerSettings) -> TenantSlots:

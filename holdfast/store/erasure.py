@@ -22,7 +22,12 @@ NAMES = {
 }
 
 #: The same, of no run: only where no run is left.
-NAMES_OF_NO_RUN = {"api_keys": ("person", "created_by"), "provider_keys": ("created_by",), "switches": ("thrown_by",)}
+NAMES_OF_NO_RUN = {
+    "api_keys": ("person", "created_by"),
+    "provider_keys": ("created_by",),
+    "switches": ("thrown_by",),
+    "webhooks": ("created_by",),
+}
 
 #: What is a name and nothing else: the row goes.
 LINKS = {"identities": ("principal",)}
