@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from holdfast.channels.receivers import Receivers
 from holdfast.config.models_yaml import load_models
 from holdfast.config.settings import AccessSettings, ApiSettings
 from holdfast.domain.errors import ConfigurationError
+from holdfast.domain.hosts import read_entry
 from holdfast.llm.lazy import LazyPool
 from holdfast.llm.pool import ModelPool
 from holdfast.llm.tenant_slots import TenantSlots
@@ -35,10 +37,11 @@ from holdfast.services.sweeper import Sweeper
 from holdfast.services.switches import Stopper, Switches
 from holdfast.services.tokens import Tokens, TokenTerms
 from holdfast.services.tool_calls import ToolCalls
+from holdfast.services.webhooks import Webhooks
 from holdfast.store.engine import Database, create_engine
 from holdfast.streaming.run_changes import RunChanges
 from holdfast.temporal import client
-from holdfast.temporal.client import MessageWorkflows
+from holdfast.temporal.client import DeliveryWorkflows, MessageWorkflows
 from holdfast.temporal.codec import SealingCodec
 
 
@@ -83,6 +86,7 @@ class Services(PoolServices):
     stopper: Stopper
     switches: Switches
     tool_calls: ToolCalls
+    webhooks: Webhooks
     temporal_ui_url: str | None
     temporal_namespace: str
     codec: SealingCodec | None
@@ -103,9 +107,10 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
         provider_keys = ProviderKeys(database, settings.keyring)
         temporal = await client.connect(settings.keyring, lazy=True)
         workflows = MessageWorkflows(temporal, settings.task_queue)
+        deliveries = DeliveryWorkflows(temporal, settings.task_queue)
         stopper = Stopper(database, workflows)
         async with (
-            _running(engine, database, workflows, stopper) as changes,
+            _running(engine, database, workflows, deliveries, stopper) as changes,
             access(settings, database) as access_,
             _anchoring(settings, database),
         ):
@@ -125,6 +130,7 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 stopper=stopper,
                 switches=Switches(database),
                 tool_calls=ToolCalls(database, workflows),
+                webhooks=Webhooks(database, settings.keyring, _receivers(settings)),
                 temporal_ui_url=settings.temporal_ui_url,
                 temporal_namespace=temporal.namespace,
                 codec=None if settings.keyring is None else SealingCodec(settings.keyring),
@@ -135,9 +141,14 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
 
 @asynccontextmanager
 async def _running(
-    engine: AsyncEngine, database: Database, workflows: MessageWorkflows, stopper: Stopper
+    engine: AsyncEngine,
+    database: Database,
+    workflows: MessageWorkflows,
+    deliveries: DeliveryWorkflows,
+    stopper: Stopper,
 ) -> AsyncIterator[RunChanges]:
-    changes, relay, sweeper = RunChanges(engine), Relay(database, workflows), Sweeper(database, workflows)
+    changes, sweeper = RunChanges(engine), Sweeper(database, workflows)
+    relay = Relay(database, workflows, deliveries, changes)
     changes.start()
     relay.start()
     sweeper.start()
@@ -166,6 +177,10 @@ async def access(settings: AccessSettings, database: Database) -> AsyncIterator[
 
 def _erased_keys(settings: AccessSettings) -> ErasedKeys:
     return ErasedKeys.of(settings.key_pepper.get_secret_value(), settings.previous_peppers)
+
+
+def _receivers(settings: ApiSettings) -> Receivers:
+    return Receivers(tuple(map(read_entry, settings.webhook_allow)), allows_loopback=settings.environment == "dev")
 
 
 def _tokens(settings: AccessSettings, database: Database) -> Tokens | None:
