@@ -37,7 +37,7 @@ from holdfast.services.tool_calls import ToolCalls
 from holdfast.store.engine import Database, create_engine
 from holdfast.streaming.run_changes import RunChanges
 from holdfast.temporal import client
-from holdfast.temporal.client import MessageWorkflows
+from holdfast.temporal.client import DeliveryWorkflows, MessageWorkflows
 from holdfast.temporal.codec import SealingCodec
 
 
@@ -102,9 +102,10 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
         provider_keys = ProviderKeys(database, settings.keyring)
         temporal = await client.connect(settings.keyring, lazy=True)
         workflows = MessageWorkflows(temporal, settings.task_queue)
+        deliveries = DeliveryWorkflows(temporal, settings.task_queue)
         stopper = Stopper(database, workflows)
         async with (
-            _running(engine, database, workflows, stopper) as changes,
+            _running(engine, database, workflows, deliveries, stopper) as changes,
             access(settings, database) as access_,
             _anchoring(settings, database),
         ):
@@ -134,9 +135,14 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
 
 @asynccontextmanager
 async def _running(
-    engine: AsyncEngine, database: Database, workflows: MessageWorkflows, stopper: Stopper
+    engine: AsyncEngine,
+    database: Database,
+    workflows: MessageWorkflows,
+    deliveries: DeliveryWorkflows,
+    stopper: Stopper,
 ) -> AsyncIterator[RunChanges]:
-    changes, relay, sweeper = RunChanges(engine), Relay(database, workflows), Sweeper(database, workflows)
+    changes, sweeper = RunChanges(engine), Sweeper(database, workflows)
+    relay = Relay(database, workflows, deliveries, changes)
     changes.start()
     relay.start()
     sweeper.start()

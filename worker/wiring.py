@@ -16,14 +16,17 @@ from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymen
 from activities import heartbeat
 from activities.catalogue import AgentCatalogue
 from activities.confirmations import ConfirmationActivities
+from activities.delivery import DeliveryActivities, Room
 from activities.model import ModelActivities
 from activities.tools import ToolActivities
 from activities.turn import TurnActivities
+from holdfast.channels.base import Channels
 from holdfast.config import agents_yaml
 from holdfast.config.mcp_json import McpFile, load_mcp
 from holdfast.config.mcp_lock import lock_path, read_lock
 from holdfast.config.models_yaml import ModelsFile, load_models
 from holdfast.config.settings import WorkerSettings
+from holdfast.domain.deliveries import Backoff
 from holdfast.domain.errors import ConfigurationError
 from holdfast.domain.mcp import tool_prefix
 from holdfast.llm.pool import SET_A_PRICE, ModelPool
@@ -38,6 +41,7 @@ from holdfast.tools.mcp import McpServers
 from holdfast.tools.registry import ToolRegistry
 from holdfast.tools.run import ToolRunner
 from worker.sandbox import sandboxed_runner
+from workflows.delivery import DeliveryWorkflow
 from workflows.message import MessageWorkflow
 
 log = logging.getLogger(__name__)
@@ -114,7 +118,23 @@ def _activities(
         ToolActivities(database, catalogue, tools, runner).execute_tool,
         confirmations.request_confirmation,
         confirmations.check_confirmation,
+        _deliveries(settings, database).deliver,
     ]
+
+
+def _deliveries(settings: WorkerSettings, database: Database) -> DeliveryActivities:
+    backoff = Backoff(
+        first=timedelta(seconds=settings.delivery_first_retry_s), patience=timedelta(hours=settings.delivery_patience_h)
+    )
+    # Receivers outside may hang: those of a tenant hold an eighth of the worker at most, all of them half of it.
+    slots = settings.worker_max_activities
+    room = Room(TenantSlots(max(1, slots // 8)), TenantSlots(max(1, slots // 2)))
+    return DeliveryActivities(database, _channels(settings, database), backoff, room)
+
+
+def _channels(settings: WorkerSettings, database: Database) -> Channels:
+    """Every way in which somebody outside is told, by the kind of delivery."""
+    return {}
 
 
 def _slots(settings: WorkerSettings) -> TenantSlots:
@@ -145,7 +165,7 @@ def _worker(settings: WorkerSettings, temporal: Client, activities: Sequence[Cal
     return Worker(
         temporal,
         task_queue=settings.task_queue,
-        workflows=[MessageWorkflow],
+        workflows=[MessageWorkflow, DeliveryWorkflow],
         activities=activities,
         workflow_runner=sandboxed_runner(),
         deployment_config=_versioning(),

@@ -1,6 +1,7 @@
 """What both sides of Temporal must spell alike."""
 
 WORKFLOW = "MessageWorkflow"
+DELIVERY_WORKFLOW = "DeliveryWorkflow"
 
 #: Signals: `decided` carries a confirmation's id, `turn_freed` nothing. They only wake; what was decided is stored.
 DECIDED = "decided"

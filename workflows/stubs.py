@@ -14,6 +14,8 @@ from holdfast.domain.steps import (
     ConfirmationCheck,
     ConfirmationOutcome,
     ConfirmationRequested,
+    DeliveryOutcome,
+    DeliveryRef,
     Finish,
     ModelAnswer,
     ModelStep,
@@ -50,6 +52,12 @@ _GOES_ON = Priority(priority_key=2)
 
 #: What reserving and settling may add to a tool's own timeout. Long: a result is held until the database takes it.
 _AROUND_A_TOOL = timedelta(minutes=10)
+
+#: What one attempt at a delivery may take. When to try again, the activity says itself; this is for its own failures.
+_DELIVERY_ATTEMPT = timedelta(minutes=2)
+_DELIVERY_RETRIES = RetryPolicy(
+    initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5), backoff_coefficient=2
+)
 
 #: Type of error with which `call_model` says that the agent's patience has run out.
 MODELS_EXHAUSTED = "ModelsExhausted"
@@ -168,3 +176,17 @@ async def finish_turn(finish: Finish) -> TurnPassed:
         summary=f"finish: {finish.ending}",
     )
     return passed
+
+
+async def deliver(delivery: DeliveryRef) -> DeliveryOutcome:
+    """Tell a receiver of an event, again and again until it takes it, or has had its time. Retries leave no event."""
+    outcome: DeliveryOutcome = await workflow.execute_activity(
+        "deliver",
+        delivery,
+        result_type=DeliveryOutcome,
+        start_to_close_timeout=_DELIVERY_ATTEMPT,
+        heartbeat_timeout=HEARTBEAT_TIMEOUT,
+        retry_policy=_DELIVERY_RETRIES,
+        summary="deliver",
+    )
+    return outcome

@@ -204,6 +204,10 @@ class WorkerSettings(ServingSettings):
     tenant_max_model_calls: int | None = Field(
         default=None, ge=1, description="the most model calls of a tenant at a time; by default half of the activities"
     )
+    delivery_first_retry_s: float = Field(
+        default=5, gt=0, description="the seconds after which a delivery is tried again, twice as long each time"
+    )
+    delivery_patience_h: float = Field(default=24, gt=0, description="the hours after which a delivery has failed")
     worker_max_cached_workflows: int = Field(default=1000, ge=1, description="the most runs kept in memory")
     worker_drain_s: float = Field(default=30, ge=0, description="seconds that activities have to end at a stop")
 

@@ -35,6 +35,10 @@ def new_erasure_id() -> str:
     return f"ers_{ULID()}"
 
 
+def new_webhook_id() -> str:
+    return f"whk_{ULID()}"
+
+
 def workflow_id(tenant_id: str, agent: str, message_id: str) -> str:
     """The id of the workflow that handles a message: readable in the Temporal UI, and the same for a repeat.
 

@@ -182,3 +182,22 @@ class TurnPassed:
     """The turn is free again. `next_workflow_id`: the workflow of the run that waited longest, to be woken."""
 
     next_workflow_id: str | None = None
+
+
+@dataclass(frozen=True)
+class DeliveryRef:
+    """What starts a `DeliveryWorkflow`, and which delivery its activity works on.
+
+    `workflow_id`: the workflow's own. A delivery that was replayed belongs to another one since.
+    """
+
+    tenant_id: str
+    delivery_id: str
+    workflow_id: str
+
+
+@dataclass(frozen=True)
+class DeliveryOutcome:
+    """How a delivery was settled: `delivered` or `failed`; None: it is not this workflow's any more."""
+
+    status: str | None

@@ -2,6 +2,9 @@
 
 A message is accepted, and a decision stored, by a commit; the word to Temporal follows, and may be lost with the
 process or with Temporal. The relay reads the outbox of every tenant (ids only) and repeats each word until it is heard.
+
+The word about a delivery is the relay's alone: it is woken for it, and says it again now and then until the delivery is
+settled.
 """
 
 import asyncio
@@ -14,11 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from holdfast.domain.errors import HoldfastError
 from holdfast.domain.permissions import WHOLE_TENANT
 from holdfast.domain.runs import RunToStart
+from holdfast.domain.steps import DeliveryRef
 from holdfast.services.runs import TERMINATED, end_lost
 from holdfast.store import outbox, runs
 from holdfast.store.engine import Database
 from holdfast.store.outbox import Word
-from holdfast.temporal.client import MessageWorkflows
+from holdfast.streaming.run_changes import OUTBOX, RunChanges
+from holdfast.temporal.client import DeliveryWorkflows, MessageWorkflows
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +36,20 @@ _REST_S = 1.0
 #: How many words are said at once.
 _BATCH = 50
 
+#: When to see again whether a delivery that is not settled still has a workflow.
+_DELIVERY_AGAIN = timedelta(hours=1)
+
 
 class Relay:
     """Runs in every API process; several of them share the work, since each word is claimed before it is said."""
 
-    def __init__(self, database: Database, workflows: MessageWorkflows) -> None:
+    def __init__(
+        self, database: Database, workflows: MessageWorkflows, deliveries: DeliveryWorkflows, changes: RunChanges
+    ) -> None:
         self._database = database
         self._workflows = workflows
+        self._deliveries = deliveries
+        self._changes = changes
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -59,20 +71,25 @@ class Relay:
         acknowledged = [word for word, is_heard in zip(words, heard, strict=True) if is_heard]
         if acknowledged:
             async with self._database.relay() as connection:
-                await outbox.remove(connection, acknowledged)
+                await outbox.remove(connection, [word for word in acknowledged if word.kind != "deliver"])
+                started = [word for word in acknowledged if word.kind == "deliver"]
+                if started:
+                    await outbox.repeat(connection, started, _DELIVERY_AGAIN)
         return len(acknowledged)
 
     async def _run(self) -> None:
-        while True:
-            try:
-                while await self.relay_due() == _BATCH:
-                    continue
-            except (HoldfastError, SQLAlchemyError) as error:
-                log.warning("the relay can't work now, trying again: %s", type(error).__name__)
-            except Exception:
-                # Whatever nobody foresaw in one look must not end all looks to come.
-                log.exception("the relay met an error that nobody foresaw, trying again")
-            await asyncio.sleep(_REST_S)
+        with self._changes.watching(OUTBOX, "") as watch:
+            while True:
+                watch.is_seen()
+                try:
+                    while await self.relay_due() == _BATCH:
+                        continue
+                except (HoldfastError, SQLAlchemyError) as error:
+                    log.warning("the relay can't work now, trying again: %s", type(error).__name__)
+                except Exception:
+                    # Whatever nobody foresaw in one look must not end all looks to come.
+                    log.exception("the relay met an error that nobody foresaw, trying again")
+                await watch.changed(_REST_S)
 
     async def _say(self, word: Word) -> bool:
         try:
@@ -84,6 +101,8 @@ class Relay:
                         await end_lost(connection, word.tenant_id, word.run_id, TERMINATED)
                 case "cancel":
                     await self._workflows.cancel(word.workflow_id)
+                case "deliver":
+                    await self._deliveries.start(DeliveryRef(word.tenant_id, word.subject_id or "", word.workflow_id))
                 case "freed":
                     await self._workflows.wake_freed(word.workflow_id)
                 case _:

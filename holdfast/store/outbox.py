@@ -5,6 +5,9 @@ until Temporal has taken the request or the run has ended, `freed` until the wor
 whoever reads a start or a decision removes the row in the same transaction. What is still here when it is due was lost
 on the way, and is said again by `holdfast.services.relay`. A word said twice does no harm: a workflow's id starts it
 once, and a signal only wakes.
+
+`deliver` starts a delivery's workflow, at once, since nobody but the relay says it; the row stays until the delivery is
+settled (`holdfast.store.deliveries`), and is said again now and then, should the workflow have been terminated.
 """
 
 from dataclasses import dataclass
@@ -50,10 +53,20 @@ RETURNING tenant_id, outbox_id, kind, workflow_id, run_id, subject_id
 
 _REMOVE = text("DELETE FROM outbox WHERE outbox_id = ANY(:outbox_ids)")
 
+_REPEAT = text("""
+UPDATE outbox SET due_at = clock_timestamp() + CAST(:after AS interval) WHERE outbox_id = ANY(:outbox_ids)
+""")
+
+#: What is notified when a word is added that nobody but the relay says; without a payload.
+CHANNEL = "holdfast_outbox"
+
 
 @dataclass(frozen=True)
 class Word:
-    """One word to Temporal about a run's workflow: start it, wake it for a confirmation or for the turn, cancel it."""
+    """One word to Temporal about a run's workflow: start it, wake it for a confirmation or for the turn, cancel it.
+
+    Or about the workflow of a delivery, the `subject_id`: start it.
+    """
 
     tenant_id: str
     outbox_id: int
@@ -113,3 +126,8 @@ async def claim(connection: AsyncConnection, claimed_for: timedelta, limit: int)
 async def remove(connection: AsyncConnection, words: list[Word]) -> None:
     """Remove words that Temporal has acknowledged."""
     await connection.execute(_REMOVE, {"outbox_ids": [word.outbox_id for word in words]})
+
+
+async def repeat(connection: AsyncConnection, words: list[Word], after: timedelta) -> None:
+    """Have words said again, unless they are removed before."""
+    await connection.execute(_REPEAT, {"outbox_ids": [word.outbox_id for word in words], "after": after})

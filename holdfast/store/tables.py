@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
 from holdfast.domain.confirmations import ConfirmationStatus
+from holdfast.domain.deliveries import DeliveryStatus
 from holdfast.domain.runs import OPEN, RunStatus
 from holdfast.domain.tools import ToolCallStatus
 
@@ -53,7 +54,9 @@ def _created_at() -> Column[object]:
     return Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
 
 
-def _one_of(column: str, values: type[RunStatus] | type[ToolCallStatus] | type[ConfirmationStatus]) -> CheckConstraint:
+def _one_of(
+    column: str, values: type[RunStatus] | type[ToolCallStatus] | type[ConfirmationStatus] | type[DeliveryStatus]
+) -> CheckConstraint:
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
 
@@ -446,15 +449,80 @@ deltas = Table(
     prefixes=["UNLOGGED"],
 )
 
+# A trigger on `events` reads it, so that no writer of events can forget to.
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    _tenant(),
+    Column("target_id", Text, nullable=False, comment="the webhook, … that is told"),
+    Column("kind", Text, nullable=False, comment="webhook or slack"),
+    Column("conversation_id", Text, nullable=False, server_default="", comment="empty: every one"),
+    Column("types", ARRAY(Text), nullable=False, comment="see holdfast/domain/deliveries.py"),
+    Column("is_active", Boolean, nullable=False, server_default=text("true")),
+    PrimaryKeyConstraint("tenant_id", "target_id"),
+    Index("ix_subscriptions_conversation_id", "tenant_id", "conversation_id"),
+)
+
+# Without foreign keys: a target that is deleted while an event is logged must not fail what the event records.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    _tenant(),
+    Column("delivery_id", Text, nullable=False),
+    Column("kind", Text, nullable=False, comment="webhook or slack"),
+    Column("target_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("seq", Integer, nullable=False, comment="the event's number in its run's log"),
+    Column("type", Text, nullable=False, comment="the event's"),
+    Column("workflow_id", Text, nullable=False, comment="whose it is now: a replay has one of its own"),
+    Column("status", Text, nullable=False, server_default="pending"),
+    Column("attempts", Integer, nullable=False, server_default=text("0"), comment="since the last replay"),
+    Column("replays", Integer, nullable=False, server_default=text("0")),
+    Column("last_error", Text, comment="a few words, none of them the receiver's"),
+    Column("next_attempt_at", DateTime(timezone=True)),
+    _created_at(),
+    Column(
+        "pending_since",
+        DateTime(timezone=True),
+        nullable=False,
+        server_default=func.clock_timestamp(),
+        comment="when it was created or last replayed",
+    ),
+    Column("settled_at", DateTime(timezone=True)),
+    PrimaryKeyConstraint("tenant_id", "delivery_id"),
+    _one_of("status", DeliveryStatus),
+    Index("uq_deliveries_event", "tenant_id", "run_id", "seq", "target_id", unique=True),
+    Index("ix_deliveries_target_id", "tenant_id", "target_id", "delivery_id"),
+    Index("ix_deliveries_settled_at", "tenant_id", "settled_at"),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    _tenant(),
+    Column("webhook_id", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("secret", LargeBinary, nullable=False, comment="sealed; bound to the tenant and the webhook"),
+    Column("secret_key_id", Text, nullable=False, comment="which of the payload keys opens it"),
+    Column("old_secret", LargeBinary, comment="the one before, which signs too until old_until"),
+    Column("old_secret_key_id", Text),
+    Column("old_until", DateTime(timezone=True)),
+    Column("disabled_why", Text, comment="null: it is told"),
+    Column("created_by", Text, nullable=False),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "webhook_id"),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
+)
+
 outbox = Table(
     "outbox",
     metadata,
     _tenant(),
     Column("outbox_id", BigInteger, Identity(always=True), nullable=False),
-    Column("kind", Text, nullable=False, comment="start, decided, freed or cancel"),
+    Column("kind", Text, nullable=False, comment="start, decided, freed, cancel or deliver"),
     Column("workflow_id", Text, nullable=False),
     Column("run_id", Text, nullable=False),
-    Column("subject_id", Text, comment="the confirmation that was decided"),
+    Column("subject_id", Text, comment="the confirmation that was decided, or the delivery"),
     Column(
         "due_at",
         DateTime(timezone=True),

@@ -102,7 +102,7 @@ WITH ended AS (
   UPDATE conversations SET turn_run_id = NULL
   WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND turn_run_id = :run_id
 ), heard AS (
-  DELETE FROM outbox WHERE tenant_id = :tenant_id AND run_id = :run_id
+  DELETE FROM outbox WHERE tenant_id = :tenant_id AND run_id = :run_id AND kind <> 'deliver'
 ), released AS (
   DELETE FROM reservations WHERE tenant_id = :tenant_id AND run_id IN (SELECT run_id FROM ended)
 ), following AS (

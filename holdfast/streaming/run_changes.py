@@ -16,15 +16,18 @@ import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from holdfast.store import event_log
+from holdfast.store import event_log, outbox
 
 log = logging.getLogger(__name__)
 
 #: The channels that `holdfast.store` notifies, of a run's status and of its event log; the payload is the run's id.
 STATUS, LOG = "holdfast_runs", event_log.CHANNEL
 
+#: The channel of words that the relay alone says; without a payload.
+OUTBOX = outbox.CHANNEL
+
 #: How long to go without a notification before looking anyway, in seconds: each look is a transaction.
-_LOOK_AGAIN_S = {STATUS: 5.0, LOG: 15.0}
+_LOOK_AGAIN_S = {STATUS: 5.0, LOG: 15.0, OUTBOX: 1.0}
 
 #: The same while the listening connection is down.
 _LOOK_UNHEARD_S = 1.0
@@ -102,7 +105,7 @@ class RunChanges:
     async def _listen_on(self, connection: Any) -> None:
         ended = asyncio.Event()
         connection.add_termination_listener(lambda _: ended.set())
-        for channel in (STATUS, LOG):
+        for channel in (STATUS, LOG, OUTBOX):
             await connection.add_listener(channel, self._wake)
         self._is_listening = True
         self.wake_all()
@@ -112,7 +115,7 @@ class RunChanges:
             self._is_listening = False
             # So that those who went to wait for a notification look by the clock from here on.
             self.wake_all()
-            for channel in (STATUS, LOG):
+            for channel in (STATUS, LOG, OUTBOX):
                 if not connection.is_closed():
                     await connection.remove_listener(channel, self._wake)
 

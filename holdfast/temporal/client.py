@@ -30,7 +30,7 @@ from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 from holdfast.domain.errors import ConfigurationError, Unavailable
 from holdfast.domain.ids import workflow_id
 from holdfast.domain.runs import RunToStart
-from holdfast.domain.steps import MessageInput
+from holdfast.domain.steps import DeliveryRef, MessageInput
 from holdfast.secrecy.keyring import Keyring
 from holdfast.temporal.converter import data_converter
 from workflows import names
@@ -163,6 +163,35 @@ class MessageWorkflows:
         except _Unknown:
             return False
         return description.status is WorkflowExecutionStatus.RUNNING
+
+
+class DeliveryWorkflows:
+    """Starts the workflows of deliveries."""
+
+    def __init__(self, client: Client, task_queue: str) -> None:
+        self._client = client
+        self._task_queue = task_queue
+
+    async def start(self, delivery: DeliveryRef) -> None:
+        """Start a delivery's workflow; one that runs, or has settled it, stays as it is.
+
+        Raises:
+            Unavailable: Temporal does not answer.
+        """
+        start = self._client.start_workflow(
+            names.DELIVERY_WORKFLOW,
+            delivery,
+            id=delivery.workflow_id,
+            task_queue=self._task_queue,
+            # One that was terminated from outside has settled nothing: another takes its place.
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+            search_attributes=TypedSearchAttributes([SearchAttributePair(_TENANT_ID, delivery.tenant_id)]),
+            static_summary="delivery",
+            priority=Priority(fairness_key=delivery.tenant_id),
+            rpc_timeout=PATIENCE,
+        )
+        with contextlib.suppress(WorkflowAlreadyStartedError):
+            await _in_time(start)
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,7 @@ def worker_settings(
         agents=agents,
         task_queue=task_queue,
         worker_drain_s=0,
+        delivery_first_retry_s=0.1,
     )
 
 
