@@ -4,10 +4,13 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.slack_door import SlackDoor
+from holdfast.channels.slack_client import SlackClient
 from holdfast.config.models_yaml import load_models
 from holdfast.config.settings import AccessSettings, ApiSettings
 from holdfast.domain.errors import ConfigurationError
@@ -30,6 +33,9 @@ from holdfast.services.relay import Relay
 from holdfast.services.request_limits import RequestLimits
 from holdfast.services.run_events import RunEvents
 from holdfast.services.runs import Runs
+from holdfast.services.slack_decisions import SlackDecisions
+from holdfast.services.slack_messages import SlackApp, SlackMessages
+from holdfast.services.slack_notices import SlackNotices
 from holdfast.services.sweeper import Sweeper
 from holdfast.services.switches import Stopper, Switches
 from holdfast.services.tokens import Tokens, TokenTerms
@@ -82,6 +88,7 @@ class Services(PoolServices):
     stopper: Stopper
     switches: Switches
     tool_calls: ToolCalls
+    slack: SlackDoor | None
     temporal_ui_url: str | None
     temporal_namespace: str
     codec: SealingCodec | None
@@ -108,20 +115,24 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
             _running(engine, database, workflows, deliveries, stopper) as changes,
             access(settings, database) as access_,
             _anchoring(settings, database),
+            _slack_notices(settings) as notices,
         ):
+            confirmations, messages = Confirmations(database, workflows), Messages(database, workflows)
+            principals = Principals(database, access_.forget)
             yield Services(
                 database=database,
                 agents=Agents(database),
                 audit=AuditLog(database),
                 budgets=Budgets(database),
-                confirmations=Confirmations(database, workflows),
+                confirmations=confirmations,
                 access=access_,
                 events=RunEvents(database, changes),
                 models=_models(settings, database, provider_keys),
-                messages=Messages(database, workflows),
-                principals=Principals(database, access_.forget),
+                messages=messages,
+                principals=principals,
                 provider_keys=provider_keys,
                 runs=Runs(database, changes, workflows),
+                slack=_slack(settings, database, messages, confirmations, principals, notices),
                 stopper=stopper,
                 switches=Switches(database),
                 tool_calls=ToolCalls(database, workflows),
@@ -205,6 +216,37 @@ async def _anchoring(settings: ApiSettings, database: Database) -> AsyncIterator
         await anchors.stop()
 
 
+@asynccontextmanager
+async def _slack_notices(settings: ApiSettings) -> AsyncIterator[SlackNotices]:
+    """What is told to one person of a thread; what is on its way at the end arrives."""
+    workspace = settings.slack_workspace
+    workspaces = {} if workspace is None else {workspace.team_id: workspace}
+    notices = SlackNotices(workspaces, partial(SlackClient, api_url=settings.slack_api_url))
+    try:
+        yield notices
+    finally:
+        await notices.close()
+
+
+def _slack(
+    settings: ApiSettings,
+    database: Database,
+    messages: Messages,
+    confirmations: Confirmations,
+    principals: Principals,
+    notices: SlackNotices,
+) -> SlackDoor | None:
+    workspace, secret, agent = settings.slack_workspace, settings.slack_signing_secret, settings.slack_agent
+    if workspace is None or secret is None or agent is None:
+        return None
+    app = SlackApp(workspace, agent, secret.get_secret_value())
+    return SlackDoor(
+        [app],
+        SlackMessages(database, messages, principals, notices),
+        SlackDecisions(database, confirmations, principals, notices),
+    )
+
+
 def _models(settings: ApiSettings, database: Database, provider_keys: ProviderKeys) -> Models | None:
     if settings.models is None:
         return None
@@ -224,6 +266,13 @@ def models(request: Request) -> Models:
     found = pool_services(request).models
     assert found is not None
     return found
+
+
+def slack(request: Request) -> tuple[SlackDoor, Access]:
+    """The door for Slack of the application that a request came to, which has one or has no such route."""
+    found = services(request)
+    assert found.slack is not None
+    return found.slack, found.access
 
 
 def services(request: Request) -> Services:

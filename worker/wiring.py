@@ -21,6 +21,8 @@ from activities.model import ModelActivities
 from activities.tools import ToolActivities
 from activities.turn import TurnActivities
 from holdfast.channels.base import Channels
+from holdfast.channels.slack import SlackChannel
+from holdfast.channels.slack_client import SlackClient
 from holdfast.config import agents_yaml
 from holdfast.config.mcp_json import McpFile, load_mcp
 from holdfast.config.mcp_lock import lock_path, read_lock
@@ -134,7 +136,11 @@ def _deliveries(settings: WorkerSettings, database: Database) -> DeliveryActivit
 
 def _channels(settings: WorkerSettings, database: Database) -> Channels:
     """Every way in which somebody outside is told, by the kind of delivery."""
-    return {}
+    workspace = settings.slack_workspace
+    if workspace is None:
+        return {}
+    client = partial(SlackClient, api_url=settings.slack_api_url)
+    return {"slack": SlackChannel(database, {workspace.team_id: workspace}, client)}
 
 
 def _slots(settings: WorkerSettings) -> TenantSlots:

@@ -1,9 +1,9 @@
 """Confirmations as Slack shows them, in Block Kit. Pure.
 
-A card shows what a decision is bound to. Arguments are written as JSON in the order of the tool's signature; whatever in
-them could end the block of code, look like something else or turn text around is written as a JSON escape, so that what
-is read is what would run. Where they are longer than a card has room for, nobody can approve from the card: they are
-shown whole in a modal, whose button approves.
+A card shows what a decision is bound to. Arguments are written as JSON in the order of the tool's signature; whatever
+in them could end the block of code, look like something else or turn text around is written as a JSON escape, so that
+what is read is what would run. Where they are longer than a card has room for, nobody can approve from the card: they
+are shown whole in a modal, whose button approves.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from holdfast.channels.slack_text import cut, escaped
-from holdfast.domain.confirmations import Confirmation, ConfirmationKind, ConfirmationStatus
+from holdfast.domain.confirmations import Confirmation, ConfirmationKind, ConfirmationStatus, Decision
 
 Block = dict[str, Any]
 
@@ -84,7 +84,7 @@ def digest(text: str, blocks: list[Block]) -> str:
     return hashlib.sha256(json.dumps([text, blocks], sort_keys=True).encode()).hexdigest()
 
 
-def reason_modal(value: str, context: str) -> Block:
+def reason_modal(value: str) -> Block:
     """Asks why a call is rejected."""
     element = {"type": "plain_text_input", "action_id": REASON, "multiline": True, "max_length": _MAX_REASON}
     asked = {
@@ -95,14 +95,18 @@ def reason_modal(value: str, context: str) -> Block:
         "hint": _plain("The agent is told."),
         "element": element,
     }
-    return _modal(REJECT, "Reject", [asked], f"{value} {context}", submit="Reject")
+    return _modal(REJECT, "Reject", [asked], value, submit="Reject")
 
 
-def review_modal(confirmation: Confirmation, context: str) -> Block:
+def review_modal(confirmation: Confirmation) -> Block:
     """Shows all arguments, and approves."""
     whole = as_json(confirmation.arguments)
-    blocks = [_section(_question(confirmation)), *(_code(part) for part in _parts(whole)), _context(*_terms(confirmation))]
-    return _modal(APPROVE, "Review", blocks, f"{bound_to(confirmation)} {context}", submit="Approve")
+    blocks = [
+        _section(_question(confirmation)),
+        *(_code(part) for part in _parts(whole)),
+        _context(*_terms(confirmation)),
+    ]
+    return _modal(APPROVE, "Review", blocks, bound_to(confirmation), submit="Approve")
 
 
 def notice_modal(text: str) -> Block:
@@ -121,7 +125,8 @@ def _question(confirmation: Confirmation) -> str:
 
 
 def _in_card(confirmation: Confirmation) -> list[Block]:
-    whole = as_json(confirmation.arguments)
+    edited = confirmation.edited_arguments
+    whole = as_json(confirmation.arguments if edited is None else edited)
     if len(escaped(whole)) <= _IN_CARD:
         return [_code(whole)]
     shown = _head(whole, _IN_CARD)
@@ -131,7 +136,9 @@ def _in_card(confirmation: Confirmation) -> list[Block]:
 
 def _terms(confirmation: Confirmation) -> list[str]:
     moment = int(confirmation.deadline.timestamp())
-    until = f"<!date^{moment}^{{date_short_pretty}} {{time_secs}}|{confirmation.deadline.isoformat(timespec='seconds')}>"
+    until = (
+        f"<!date^{moment}^{{date_short_pretty}} {{time_secs}}|{confirmation.deadline.isoformat(timespec='seconds')}>"
+    )
     then = _THEN.get(confirmation.on_deadline, confirmation.on_deadline)
     who = f" Decided by: {', '.join(confirmation.approvers)}." if confirmation.approvers else ""
     eyes = " By somebody else than who asked." if confirmation.four_eyes else ""
@@ -146,13 +153,14 @@ def _buttons(confirmation: Confirmation) -> list[Block]:
     value = bound_to(confirmation)
     if confirmation.kind is ConfirmationKind.OUTCOME:
         return [_context(f"Say what became of it: `holdfast runs resolve {confirmation.tool_call_id} …`")]
+    reject = _button(REJECT, "Reject…", value, "danger")
     length = len(escaped(as_json(confirmation.arguments)))
-    first, note = [_button(APPROVE, "Approve", value, "primary")], []
-    if length > _IN_CARD:
-        first = [_button(REVIEW, "Review all and approve", value, "primary")]
     if length > _IN_MODAL:
-        first, note = [], [_context(f"Too long for Slack: `holdfast confirmations show {confirmation.confirmation_id}`")]
-    return [*note, {"type": "actions", "elements": [*first, _button(REJECT, "Reject…", value, "danger")]}]
+        where = f"`holdfast confirmations show {confirmation.confirmation_id}`"
+        return [_context(f"Too long to be approved in Slack: {where}"), _actions(reject)]
+    if length > _IN_CARD:
+        return [_actions(_button(REVIEW, "Review all and approve", value, "primary"), reject)]
+    return [_actions(_button(APPROVE, "Approve", value, "primary"), reject)]
 
 
 def _ending(confirmation: Confirmation) -> str:
@@ -160,6 +168,8 @@ def _ending(confirmation: Confirmation) -> str:
         return _ENDED[confirmation.status]
     by = f"by {_line(confirmation.decided_by or 'nobody')} (via {_line(confirmation.decided_via or '?')})"
     said = f": {_line(confirmation.reason)}" if confirmation.reason else "."
+    if confirmation.decision is Decision.RESPOND:
+        return f":speech_balloon: Answered in the tool's place {by}{said}"
     if confirmation.status is ConfirmationStatus.REJECTED:
         return f":no_entry: Rejected {by}{said}"
     edited = " with other arguments" if confirmation.edited_arguments is not None else ""
@@ -212,10 +222,20 @@ def _plain(text: str) -> Block:
     return {"type": "plain_text", "text": text}
 
 
+def _actions(*buttons: Block) -> Block:
+    return {"type": "actions", "elements": list(buttons)}
+
+
 def _button(action: str, label: str, value: str, style: str) -> Block:
     return {"type": "button", "action_id": action, "text": _plain(label), "value": value, "style": style}
 
 
 def _modal(callback: str, title: str, blocks: list[Block], private: str, submit: str | None = None) -> Block:
-    view = {"type": "modal", "callback_id": callback, "title": _plain(title), "blocks": blocks, "private_metadata": private}
+    view = {
+        "type": "modal",
+        "callback_id": callback,
+        "title": _plain(title),
+        "blocks": blocks,
+        "private_metadata": private,
+    }
     return view if submit is None else {**view, "submit": _plain(submit), "close": _plain("Cancel")}

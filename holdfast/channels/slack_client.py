@@ -94,11 +94,11 @@ class SlackClient:
         async with _understood("auth.test"):
             answer = await self._web.auth_test()
             scopes = str(answer.headers.get("x-oauth-scopes", ""))
-            return Installed(str(answer["team_id"]), str(answer["user_id"]), frozenset(scopes.replace(" ", "").split(",")))
+            return Installed(
+                str(answer["team_id"]), str(answer["user_id"]), frozenset(scopes.replace(" ", "").split(","))
+            )
 
-    async def post(
-        self, thread: SlackThread, key: str, text: str, blocks: list[dict[str, Any]] | None = None
-    ) -> str:
+    async def post(self, thread: SlackThread, key: str, text: str, blocks: list[dict[str, Any]] | None = None) -> str:
         """Post a message into a thread; answers with its `ts`. `key` is what it can be found by."""
         async with _understood("chat.postMessage"):
             answer = await self._web.chat_postMessage(
@@ -122,7 +122,7 @@ class SlackClient:
 
     async def find_post(self, thread: SlackThread, key: str, since: datetime) -> str | None:
         """The `ts` of the message of a thread that was posted with a key; None: there is none."""
-        cursor = ""
+        cursor: str | None = None
         while True:
             async with _understood("conversations.replies"):
                 answer = await self._web.conversations_replies(
@@ -131,12 +131,12 @@ class SlackClient:
                     oldest=f"{since.timestamp():.6f}",
                     include_all_metadata=True,
                     limit=_PAGE,
-                    **({"cursor": cursor} if cursor else {}),
+                    cursor=cursor,
                 )
                 for message in answer.get("messages") or []:
                     if _key_of(message) == key:
                         return str(message["ts"])
-                cursor = (answer.get("response_metadata") or {}).get("next_cursor") or ""
+                cursor = (answer.get("response_metadata") or {}).get("next_cursor") or None
             if not cursor:
                 return None
 

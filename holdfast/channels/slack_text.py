@@ -22,9 +22,9 @@ def escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def as_plain(text: str, app_user: str | None) -> str:
+def as_plain(text: str, app_user: str) -> str:
     """What a person wrote, without Slack's notation, and without the mention of the app itself."""
-    if app_user is not None:
+    if app_user:
         text = text.replace(f"<@{app_user}>", " ")
     text = _LINK.sub(_plain_link, text)
     for entity, character in _ENTITIES:

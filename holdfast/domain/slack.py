@@ -35,6 +35,17 @@ class SlackUser:
 
 
 @dataclass(frozen=True)
+class Pressed:
+    """A button of a card that a person pressed, or a modal that they sent. `value`: what it carries."""
+
+    user: SlackUser
+    thread: SlackThread
+    value: str
+    trigger_id: str = ""
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class SlackMessage:
     """What a person wrote. `is_addressed`: it names the app, or is in a direct message with it.
 
