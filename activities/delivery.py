@@ -17,7 +17,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.heartbeat import heartbeating
-from holdfast.channels.base import Channels, Permanent, Retryable
+from holdfast.channels.channel import Channels, Permanent, Retryable
 from holdfast.domain.deliveries import Backoff, DeliveryStatus
 from holdfast.domain.errors import TooManyRequests
 from holdfast.domain.steps import DeliveryOutcome, DeliveryRef

@@ -20,7 +20,7 @@ from activities.delivery import DeliveryActivities, Room
 from activities.model import ModelActivities
 from activities.tools import ToolActivities
 from activities.turn import TurnActivities
-from holdfast.channels.base import Channels
+from holdfast.channels.channel import Channels
 from holdfast.channels.slack import SlackChannel
 from holdfast.channels.slack_client import SlackClient
 from holdfast.config import agents_yaml

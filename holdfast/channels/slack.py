@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from holdfast.channels.base import Permanent, Retryable
+from holdfast.channels.channel import Permanent, Retryable
 from holdfast.channels.slack_cards import Block, card, digest
 from holdfast.channels.slack_client import CALL_S, SlackBusy, SlackClient, SlackRefusal, SlackSilent
 from holdfast.channels.slack_text import MAX_TEXT, as_mrkdwn, cut

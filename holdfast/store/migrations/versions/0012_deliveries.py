@@ -71,6 +71,8 @@ def upgrade() -> None:
         op.execute(f"CREATE POLICY {table}_of_tenant ON {table} USING ({_OF_TENANT}) WITH CHECK ({_OF_TENANT})")
     op.execute(_ADD)
     op.execute(_TRIGGER)
+    op.alter_column("outbox", "kind", comment="start, decided, freed, cancel or deliver")
+    op.alter_column("outbox", "subject_id", comment="the confirmation that was decided, or the delivery")
 
 
 def _create_deliveries() -> None:
