@@ -21,6 +21,7 @@ from api.routes import (
     slack,
     switches,
     tool_calls,
+    webhooks,
 )
 from api.wiring import Services
 
@@ -33,7 +34,7 @@ Authenticate with an API key: `Authorization: Bearer hf_…`. Errors are `applic
 #: What the API always serves; the models only where it is told of a models file, Slack where that is set up.
 RESOURCES = (
     *(messages, conversations, runs, tool_calls, confirmations, agents, budget, audit),
-    *(keys, identities, provider_keys, switches, codec, health),
+    *(keys, identities, provider_keys, webhooks, switches, codec, health),
 )
 
 

@@ -10,10 +10,12 @@ from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.slack_door import SlackDoor
+from holdfast.channels.receivers import Receivers
 from holdfast.channels.slack_client import SlackClient
 from holdfast.config.models_yaml import load_models
 from holdfast.config.settings import AccessSettings, ApiSettings
 from holdfast.domain.errors import ConfigurationError
+from holdfast.domain.hosts import read_entry
 from holdfast.llm.lazy import LazyPool
 from holdfast.llm.pool import ModelPool
 from holdfast.llm.tenant_slots import TenantSlots
@@ -40,6 +42,7 @@ from holdfast.services.sweeper import Sweeper
 from holdfast.services.switches import Stopper, Switches
 from holdfast.services.tokens import Tokens, TokenTerms
 from holdfast.services.tool_calls import ToolCalls
+from holdfast.services.webhooks import Webhooks
 from holdfast.store.engine import Database, create_engine
 from holdfast.streaming.run_changes import RunChanges
 from holdfast.temporal import client
@@ -89,6 +92,7 @@ class Services(PoolServices):
     switches: Switches
     tool_calls: ToolCalls
     slack: SlackDoor | None
+    webhooks: Webhooks
     temporal_ui_url: str | None
     temporal_namespace: str
     codec: SealingCodec | None
@@ -136,6 +140,7 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 stopper=stopper,
                 switches=Switches(database),
                 tool_calls=ToolCalls(database, workflows),
+                webhooks=Webhooks(database, settings.keyring, _receivers(settings)),
                 temporal_ui_url=settings.temporal_ui_url,
                 temporal_namespace=temporal.namespace,
                 codec=None if settings.keyring is None else SealingCodec(settings.keyring),
@@ -180,6 +185,10 @@ async def access(settings: AccessSettings, database: Database) -> AsyncIterator[
         await keys.close()
         if tokens is not None:
             await tokens.close()
+
+
+def _receivers(settings: ApiSettings) -> Receivers:
+    return Receivers(tuple(map(read_entry, settings.webhook_allow)), allows_loopback=settings.environment == "dev")
 
 
 def _tokens(settings: AccessSettings, database: Database) -> Tokens | None:

@@ -21,8 +21,10 @@ from activities.model import ModelActivities
 from activities.tools import ToolActivities
 from activities.turn import TurnActivities
 from holdfast.channels.channel import Channels
+from holdfast.channels.receivers import Receivers
 from holdfast.channels.slack import SlackChannel
 from holdfast.channels.slack_client import SlackClient
+from holdfast.channels.webhook import WebhookChannel
 from holdfast.config import agents_yaml
 from holdfast.config.mcp_json import McpFile, load_mcp
 from holdfast.config.mcp_lock import lock_path, read_lock
@@ -30,6 +32,7 @@ from holdfast.config.models_yaml import ModelsFile, load_models
 from holdfast.config.settings import WorkerSettings
 from holdfast.domain.deliveries import Backoff
 from holdfast.domain.errors import ConfigurationError
+from holdfast.domain.hosts import read_entry
 from holdfast.domain.mcp import tool_prefix
 from holdfast.llm.pool import SET_A_PRICE, ModelPool
 from holdfast.llm.tenant_slots import TenantSlots
@@ -136,11 +139,14 @@ def _deliveries(settings: WorkerSettings, database: Database) -> DeliveryActivit
 
 def _channels(settings: WorkerSettings, database: Database) -> Channels:
     """Every way in which somebody outside is told, by the kind of delivery."""
+    allowed = tuple(map(read_entry, settings.webhook_allow))
+    receivers = Receivers(allowed, allows_loopback=settings.environment == "dev")
+    webhooks = WebhookChannel(database, settings.keyring, receivers)
     workspace = settings.slack_workspace
     if workspace is None:
-        return {}
+        return {"webhook": webhooks}
     client = partial(SlackClient, api_url=settings.slack_api_url)
-    return {"slack": SlackChannel(database, {workspace.team_id: workspace}, client)}
+    return {"webhook": webhooks, "slack": SlackChannel(database, {workspace.team_id: workspace}, client)}
 
 
 def _slots(settings: WorkerSettings) -> TenantSlots:

@@ -75,7 +75,7 @@ class Api:
             ) from None
         if response.is_error:
             raise Refused(response.status_code, _detail(response.text, response.status_code))
-        return response.json()
+        return response.json() if response.content else None
 
 
 def _parsed(lines: Iterator[str]) -> Iterator[tuple[int, str, dict[str, Any]]]:

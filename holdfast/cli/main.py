@@ -23,6 +23,7 @@ from holdfast.cli import (
     runs,
     switches,
     tools,
+    webhooks,
 )
 from holdfast.domain.errors import ConfigurationError, HoldfastError
 from holdfast.secrecy import logs
@@ -46,6 +47,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(identities.app, name="identities")
 app.add_typer(provider_keys.app, name="provider-keys")
+app.add_typer(webhooks.app, name="webhooks")
 app.command()(switches.stop)
 app.command()(switches.lift)
 app.command()(switches.switches)

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from holdfast.config.messages import Mistake, configuration_error
 from holdfast.config.shape import wording
+from holdfast.domain.hosts import read_entry
 from holdfast.domain.principals import is_tenant
 from holdfast.domain.slack import Workspace
 from holdfast.secrecy.keyring import Keyring
@@ -56,6 +57,12 @@ def _host_names(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _entries(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    for host in hosts:
+        read_entry(host)
+    return hosts
+
+
 def _web_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
@@ -68,6 +75,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_host_names)]
+AllowedHosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_entries)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 PayloadKeys = Annotated[SecretStr | None, AfterValidator(_readable)]
 _POOL_CALLS = "the most calls of /complete and its like that a tenant has in flight in this process"
@@ -122,6 +130,9 @@ class ServingSettings(SealingSettings):
 
     database_pool_size: int = Field(default=10, ge=1, description="the most connections of this process")
     task_queue: str = Field(default="holdfast", description="the name of the Temporal task queue")
+    webhook_allow: AllowedHosts = Field(
+        default=(), description="hosts that webhooks may go to also by http, or though private: http://10.0.0.5:8080"
+    )
 
 
 class SlackSettings(Settings):

@@ -29,6 +29,7 @@ Kind = Literal[
     "configuration",  # agents, applied
     "provider_key",  # a tenant's own keys of providers
     "switch",  # kill switches
+    "webhook",  # webhooks, and what is told to them again
     "refusal",  # what somebody asked for and may not, or could not, have
     "erasure",  # content or names, erased
 ]

@@ -10,23 +10,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Literal
-
-from holdfast.domain import events
+from typing import Any, Literal, get_args
 
 #: How an event is told; it selects the channel.
 Kind = Literal["webhook", "slack"]
 
 #: The types of events that can be subscribed to.
-DELIVERABLE = tuple(
-    sorted(
-        kind.TYPE
-        for kind in vars(events).values()
-        if isinstance(kind, type)
-        and issubclass(kind, events.Event)
-        and getattr(kind, "TYPE", "").startswith(("run.", "confirmation."))
-    )
-)
+EventType = Literal[
+    "run.queued",
+    "run.started",
+    "run.merged",
+    "run.completed",
+    "run.failed",
+    "run.cancelled",
+    "confirmation.requested",
+    "confirmation.reminded",
+    "confirmation.escalated",
+    "confirmation.decided",
+    "confirmation.expired",
+    "confirmation.withdrawn",
+]
+DELIVERABLE: tuple[EventType, ...] = get_args(EventType)
 
 
 class DeliveryStatus(StrEnum):
@@ -120,8 +124,8 @@ class Backoff:
         return min(max(usual, asked or timedelta(0)), left)
 
 
-#: What of an event's data is told to strangers: ids, states and times. What people and models wrote is not among it, as
-#: in the arguments of a call or the reason of a decision: whoever may see it asks for it, by the ids.
+#: What of an event's data a webhook tells: ids, states and times. What people and models wrote is not among it, as in
+#: the arguments of a call or the reason of a decision: whoever may see it asks for it, by the ids.
 _TOLD = frozenset(
     {
         *("run_id", "conversation_id", "message_id", "agent", "merged_into", "reply_id", "degraded"),

@@ -53,6 +53,8 @@ class Permission(StrEnum):
     CODEC_DECODE = "codec.decode"
     PROVIDER_KEYS_READ = "provider_keys.read"
     PROVIDER_KEYS_MANAGE = "provider_keys.manage"
+    WEBHOOKS_READ = "webhooks.read"
+    WEBHOOKS_MANAGE = "webhooks.manage"
 
     @property
     def sentence(self) -> str:
@@ -84,6 +86,8 @@ _SENTENCES: Mapping[Permission, str] = {
     Permission.CODEC_DECODE: "Have the Temporal UI show encrypted payloads.",
     Permission.PROVIDER_KEYS_READ: "See for which providers the tenant has keys of its own.",
     Permission.PROVIDER_KEYS_MANAGE: "Set and remove the tenant's own keys of model providers.",
+    Permission.WEBHOOKS_READ: "See webhooks, never their secrets, and what was told to them.",
+    Permission.WEBHOOKS_MANAGE: "Make, change and delete webhooks; tell them again.",
 }
 
 
@@ -147,6 +151,8 @@ PERMISSIONS: Mapping[Role, Mapping[Permission, Reach]] = {
         Permission.SWITCHES_USE,
         Permission.PROVIDER_KEYS_READ,
         Permission.PROVIDER_KEYS_MANAGE,
+        Permission.WEBHOOKS_READ,
+        Permission.WEBHOOKS_MANAGE,
     ),
     Role.AUDITOR: _at(
         Reach.TENANT,
@@ -161,6 +167,7 @@ PERMISSIONS: Mapping[Role, Mapping[Permission, Reach]] = {
         Permission.KEYS_READ,
         Permission.SWITCHES_READ,
         Permission.PROVIDER_KEYS_READ,
+        Permission.WEBHOOKS_READ,
     ),
 }
 

@@ -22,7 +22,12 @@ NAMES = {
 }
 
 #: The same, of no run: only where no run is left.
-NAMES_OF_NO_RUN = {"api_keys": ("person", "created_by"), "provider_keys": ("created_by",), "switches": ("thrown_by",)}
+NAMES_OF_NO_RUN = {
+    "api_keys": ("person", "created_by"),
+    "provider_keys": ("created_by",),
+    "switches": ("thrown_by",),
+    "webhooks": ("created_by",),
+}
 
 #: What is a name and nothing else: the row goes.
 LINKS = {"identities": ("principal",)}
@@ -121,7 +126,16 @@ WHERE tenant_id = :tenant_id
   AND (CAST(:person AS text) IS NULL OR principal = :person OR kind || ':' || subject = :person)
 """)
 
-_FORGET_PROVIDER_KEYS = text("DELETE FROM provider_keys WHERE tenant_id = :tenant_id AND CAST(:person AS text) IS NULL")
+#: What is the tenant's own, and neither said nor a name: keys of providers; webhooks, and what they are to be told.
+_FORGET = tuple(
+    text(f"DELETE FROM {rows} AND CAST(:person AS text) IS NULL")
+    for rows in (
+        "provider_keys WHERE tenant_id = :tenant_id",
+        "webhooks WHERE tenant_id = :tenant_id",
+        "subscriptions WHERE tenant_id = :tenant_id AND kind = 'webhook'",
+        "deliveries WHERE tenant_id = :tenant_id AND kind = 'webhook'",
+    )
+)
 
 
 async def is_known(connection: AsyncConnection, tenant_id: str) -> bool:
@@ -171,6 +185,7 @@ async def erase_names(
             changed += (await connection.execute(statement, values)).rowcount
     if not is_any_left:
         changed += (await connection.execute(_UNLINK, values)).rowcount
-        await connection.execute(_FORGET_PROVIDER_KEYS, values)
+        for forget in _FORGET:
+            await connection.execute(forget, {"tenant_id": tenant_id, "person": person})
     on_record = await connection.execute(_NAMES_ON_RECORD, {**values, "erasure_id": erasure_id})
     return changed + on_record.rowcount

@@ -70,7 +70,7 @@ class Request:
 
     @property
     def port(self) -> int:
-        return _port(self.url)
+        return port_of(self.url)
 
 
 def allowed_request(access: HttpAccess, method: str, url: str, headers: Mapping[str, str], body: str | None) -> Request:
@@ -81,7 +81,7 @@ def allowed_request(access: HttpAccess, method: str, url: str, headers: Mapping[
     """
     if body is not None and method in READS:
         raise RequestRefused(f"a {method} request has no body")
-    found = _read_url(url)
+    found = read_url(url)
     return Request(method, found, _checked_headers(headers), _as_bytes(body), _admitted(access, found))
 
 
@@ -91,7 +91,7 @@ def redirected(access: HttpAccess, request: Request, status: int, location: str)
     Raises:
         RequestRefused: it leads to where the agent may not ask, or from https to http.
     """
-    url = _read_url(location, request.url)
+    url = read_url(location, request.url)
     if request.url.scheme == "https" and url.scheme == "http":
         raise RequestRefused("it leads from https to http")
     named_address = _admitted(access, url)
@@ -105,7 +105,12 @@ def redirected(access: HttpAccess, request: Request, status: int, location: str)
     return Request(method, url, headers, body, named_address)
 
 
-def _read_url(text: str, base: httpx.URL | None = None) -> httpx.URL:
+def read_url(text: str, base: httpx.URL | None = None) -> httpx.URL:
+    """A URL as it is checked and connected to.
+
+    Raises:
+        RequestRefused: it can't be read in one way only, or is not of the web.
+    """
     if _NOT_IN_URLS.search(text):
         raise RequestRefused("the URL has a space, a backslash or a control character; encode it, like %20")
     try:
@@ -127,18 +132,18 @@ def _admitted(access: HttpAccess, url: httpx.URL) -> Address | None:
         host = read_host(url.raw_host.decode("ascii"))
     except ValueError as error:
         raise RequestRefused(f"the URL's host can't be asked: {error}") from error
-    if not any(entry.admits(url.scheme, host, _port(url)) for entry in access.hosts):
+    if not any(entry.admits(url.scheme, host, port_of(url)) for entry in access.hosts):
         origin = f"{url.scheme}://{url.netloc.decode('ascii')}"
         raise RequestRefused(f"this agent may not ask {origin}, only {', '.join(access.allow)}")
     return None if isinstance(host, str) else host
 
 
-def _port(url: httpx.URL) -> int:
+def port_of(url: httpx.URL) -> int:
     return DEFAULT_PORTS[url.scheme] if url.port is None else url.port
 
 
 def _origin(url: httpx.URL) -> tuple[str, bytes, int]:
-    return url.scheme, url.raw_host, _port(url)
+    return url.scheme, url.raw_host, port_of(url)
 
 
 def _method_after(method: str, status: int) -> str:

@@ -10,7 +10,11 @@ from tests.harness import operations
 from tests.harness.caller import Caller
 from tests.harness.stage import Stage
 
-WITH_BODY = [each for each in operations.operations() if each[0] in ("POST", "PUT") and not each[1].endswith("/cancel")]
+WITH_BODY = [
+    each
+    for each in operations.operations()
+    if each[0] in ("POST", "PUT") and not each[1].endswith(("/cancel", "/replay"))
+]
 
 DEPTH = 10_000
 
@@ -146,6 +150,9 @@ FITTING: dict[str, list[Any]] = {
     "/v1/switches/{scope}": [{"reason": "r"}],
     "/v1/keys": [{"person": "p", "roles": ["client"], "expires_in": "90d"}],
     "/v1/identities": [{"kind": "oidc", "subject": "s", "principal": "p"}],
+    "/v1/webhooks": [{"url": "https://example.com/hook", "events": ["run.completed"]}],
+    "/v1/webhooks/{webhook_id}": [{"url": "https://example.com/hook", "events": ["run.completed"], "enabled": True}],
+    "/v1/webhooks/{webhook_id}/rotation": [{"grace_period": "1h"}],
     "/v1/provider-keys/{provider}": [{"key": "long-enough"}],
     "/codec/decode": [{"payloads": [{"metadata": {"encoding": "anNvbg=="}, "data": "e30="}]}],
     "/complete": [{**_ASK, "tools": [{"type": "function", "function": {"name": "f", "parameters": {"a": "b"}}}]}],

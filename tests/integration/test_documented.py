@@ -36,6 +36,9 @@ EXAMPLES = 15
 
 OPERATIONS = operations.operations()
 
+#: An address that may be told, where nobody listens.
+NOBODY_THERE = "http://127.0.0.1:9"
+
 # The application runs beside the examples in this process, and what it draws at random looks like theirs.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Do not use the .random. module:hypothesis.errors.HypothesisDeprecationWarning"
@@ -104,6 +107,11 @@ async def something_to_administer(ada: Caller, path: str) -> dict[str, Any]:
     if path.startswith("/v1/provider-keys"):
         await ada.http.put("/v1/provider-keys/openai", json={"key": "long-enough"})
         return {"provider": "openai", "key": "long-enough"}
+    if path.startswith("/v1/webhooks"):
+        made = (await ada.http.post("/v1/webhooks", json={"url": NOBODY_THERE})).json()
+        await ada.ask("hello")
+        told = (await ada.get(f"/v1/webhooks/{made['id']}/deliveries"))["data"]
+        return {"webhook_id": made["id"], "delivery_id": told[0]["id"], "url": NOBODY_THERE, "grace_period": "1h"}
     if path.startswith("/v1/switches"):
         await ada.http.put("/v1/switches/agent:trusting", json={"reason": "why"})
         return {"scope": "agent:trusting", "reason": "why"}

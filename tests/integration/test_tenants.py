@@ -31,6 +31,7 @@ async def with_a_row_in_every_table(caller: Caller, stage: Stage, provider: Scri
     await stage.rows("INSERT INTO reservations VALUES ($1, 'some', NULL, 0.5)", caller.tenant_id)
     await caller.http.put("/v1/provider-keys/nobody", json={"key": "long-enough"})
     await caller.http.put("/v1/switches/agent:frugal", json={"reason": "a test"})
+    await caller.http.post("/v1/webhooks", json={"url": "http://127.0.0.1:9", "events": ["confirmation.requested"]})
     provider.script(ToolCalls([("pay", {"marker": "m", "amount": 1})], text="Paying."))
     return await caller.ask("pay")
 

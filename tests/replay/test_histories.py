@@ -17,10 +17,13 @@ from temporalio.workflow import NondeterminismError
 from holdfast.domain.steps import Ending, Finish, MessageInput, ModelStep, RunRef
 from holdfast.temporal.converter import data_converter
 from tests.harness.caller import Caller
+from tests.harness.conditions import until
 from tests.harness.stage import KEYRING, Stage
 from tests.replay.scenarios import SCENARIOS
+from tests.unit.http_servers import http, serving
 from worker.sandbox import sandboxed_runner
 from workflows import names, stubs
+from workflows.delivery import DeliveryWorkflow
 from workflows.message import MessageWorkflow
 
 HISTORIES = Path(__file__).parents[1] / "histories"
@@ -70,6 +73,29 @@ async def test_a_run_replays_as_soon_as_it_has_ended(
 @pytest.mark.parametrize("scenario", SCENARIOS)
 async def test_what_was_recorded_replays_today(scenario: str) -> None:
     await replayer().replay_workflow(recorded(scenario))
+
+
+async def test_a_delivery_replays_as_soon_as_it_is_settled(
+    ada: Caller, stage: Stage, request: pytest.FixtureRequest
+) -> None:
+    async with serving(http(500), http(204)) as receiver:
+        await ada.http.post("/v1/webhooks", json={"url": receiver.url, "events": ["run.completed"]})
+        await ada.ask("hello")
+        await until(lambda: len(receiver.requests) == 2)
+        handle = stage.temporal.get_workflow_handle(
+            f"{ada.tenant_id}:webhook:{receiver.requests[0].headers['webhook-id']}"
+        )
+        assert await handle.result() == "delivered"
+    history = await handle.fetch_history()
+    if request.config.getoption("--record-histories"):
+        (HISTORIES / "delivered.json").write_text(history.to_json())
+
+    assert len(history.events) < 15, "attempts leave no events"
+    await replayer(DeliveryWorkflow).replay_workflow(history)
+
+
+async def test_a_delivery_that_was_recorded_replays_today() -> None:
+    await replayer(DeliveryWorkflow).replay_workflow(recorded("delivered"))
 
 
 def test_a_changed_workflow_brings_its_histories() -> None:

@@ -22,6 +22,10 @@ _OF_TENANT = "tenant_id = (SELECT holdfast_tenant())"
 _ADD = """
 CREATE FUNCTION holdfast_add_deliveries() RETURNS trigger LANGUAGE plpgsql SET search_path TO pg_catalog, pg_temp AS $$
 BEGIN
+  -- The usual case, at a quarter of what finding the same below costs.
+  IF NOT EXISTS (SELECT FROM public.subscriptions s WHERE s.tenant_id = NEW.tenant_id) THEN
+    RETURN NULL;
+  END IF;
   WITH wanted AS (
     SELECT s.tenant_id, s.kind, s.target_id,
            'dlv_' || lpad(to_hex(CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS bigint)), 12, '0')
