@@ -90,6 +90,7 @@ class SlackChannel:
         except SlackBusy as error:
             raise Retryable(str(error), error.retry_after) from None
         except SlackRefusal as error:
+            log.warning("a thread of %s could not be told: %s", thread.team_id, error)
             raise (Retryable if error.is_mendable else Permanent)(str(error)) from None
 
     def _client(self, tenant_id: str, thread: SlackThread) -> SlackClient:

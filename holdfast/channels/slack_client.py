@@ -20,6 +20,19 @@ from holdfast.domain.slack import SlackThread
 
 API_URL = "https://slack.com/api/"
 
+#: What the app must be allowed: to hear what is said to it, to post, and to find again what it has posted.
+SCOPES = frozenset(
+    {
+        "app_mentions:read",
+        "channels:history",
+        "chat:write",
+        "groups:history",
+        "im:history",
+        "metadata.message:read",
+        "mpim:history",
+    }
+)
+
 #: How long a call may take, in seconds. No request is on its way for longer.
 CALL_S = 10
 

@@ -21,6 +21,7 @@ async def _examine() -> bool:
         "database": _database,
         "Temporal": _temporal,
         "payloads": _payloads,
+        "Slack": _slack,
     }
     return all([await _report(name, check) for name, check in checks.items()])
 
@@ -88,3 +89,30 @@ async def _temporal() -> str:
             "configuration; on Temporal Cloud, turn Fairness on for the namespace"
         )
     return f"namespace {client.namespace} answers, has the search attributes, and serves tenants in turn"
+
+
+async def _slack() -> str:
+    from holdfast.channels.slack_client import SCOPES, SlackClient, SlackError
+    from holdfast.config.settings import SLACK_IS_OFF, SlackSettings, load_settings
+    from holdfast.domain.errors import ConfigurationError, Unavailable
+
+    settings = load_settings(SlackSettings)
+    workspace = settings.slack_workspace
+    if workspace is None:
+        if settings.slack_team is not None:
+            raise ConfigurationError(f"{SLACK_IS_OFF}; set it to the app's Bot User OAuth Token")
+        return "off, since HOLDFAST_SLACK_BOT_TOKEN is not set"
+    try:
+        installed = await SlackClient(workspace.bot_token, settings.slack_api_url).installed()
+    except SlackError as error:
+        raise Unavailable(f"HOLDFAST_SLACK_BOT_TOKEN: {error}") from error
+    if installed.team_id != workspace.team_id:
+        raise ConfigurationError(
+            f"HOLDFAST_SLACK_TEAM: the token is of the workspace {installed.team_id}, not {workspace.team_id}"
+        )
+    missing = sorted(SCOPES - installed.scopes)
+    if missing:
+        raise ConfigurationError(
+            f"the app lacks the scopes {', '.join(missing)}; add them under OAuth & Permissions, and install it again"
+        )
+    return f"the token is of the workspace {workspace.team_id}, which is the tenant {workspace.tenant_id!r}'s"

@@ -141,9 +141,7 @@ class SlackSettings(Settings):
     slack_bot_token: SecretStr | None = Field(
         default=None, description="the app's Bot User OAuth Token: xoxb-…, from OAuth & Permissions"
     )
-    slack_team: Annotated[str, Field(pattern=r"^T[A-Z0-9]+$")] | None = Field(
-        default=None, validate_default=True, description="the workspace's id: T0123ABCD"
-    )
+    slack_team: str | None = Field(default=None, validate_default=True, description="the workspace's id: T0123ABCD")
     slack_tenant: str | None = Field(
         default=None, validate_default=True, description="the tenant that the workspace belongs to"
     )
@@ -160,6 +158,13 @@ class SlackSettings(Settings):
     @classmethod
     def _goes_with_the_token(cls, value: str | None, info: ValidationInfo) -> str | None:
         return _required_by("slack_bot_token", value, info)
+
+    @field_validator("slack_team")
+    @classmethod
+    def _is_a_workspace(cls, team: str | None) -> str | None:
+        if team is not None and not re.fullmatch(r"T[A-Z0-9]+", team):
+            raise ValueError("is not a workspace's id")
+        return team
 
     @field_validator("slack_tenant")
     @classmethod

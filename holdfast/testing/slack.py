@@ -29,13 +29,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from holdfast.channels import slack_client
+
 Json = dict[str, Any]
 
 #: Of the workspace, and of the app in it.
 TEAM, APP, APP_USER, BOT = "T0HOLDFAST", "A0HOLDFAST", "U0HOLDFAST", "B0HOLDFAST"
 
 #: All that the app asks for, and has.
-SCOPES = "app_mentions:read,channels:history,chat:write,groups:history,im:history,mpim:history"
+SCOPES = ",".join(sorted(slack_client.SCOPES))
 
 
 @dataclass(frozen=True)
