@@ -11,11 +11,12 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from holdfast.channels.channel import Permanent, Retryable
-from holdfast.channels.slack_cards import Block, card, digest
+from holdfast.channels.slack_cards import Block, card, digest, reminder
 from holdfast.channels.slack_client import CALL_S, SlackBusy, SlackClient, SlackRefusal, SlackSilent
 from holdfast.channels.slack_text import MAX_TEXT, as_mrkdwn, cut
 from holdfast.domain.confirmations import Confirmation, ConfirmationStatus
 from holdfast.domain.deliveries import Delivery
+from holdfast.domain.events import ConfirmationReminded
 from holdfast.domain.permissions import WHOLE_TENANT
 from holdfast.domain.slack import SlackThread, Workspace
 from holdfast.store import confirmations, messages, slack_posts, slack_threads
@@ -41,6 +42,9 @@ _ON_ITS_WAY_S = CALL_S + 5.0
 
 #: Of a message that is to be changed, and isn't there any more: nothing stale is left.
 _GONE = frozenset({"message_not_found", "channel_not_found", "is_archived", "thread_not_found"})
+
+#: A reminder is a post of its own, below the card.
+_REMINDER = ":reminder"
 
 #: What a run that ends without a reply leaves to say.
 _WITHOUT_REPLY = {
@@ -101,13 +105,16 @@ class SlackChannel:
         return self._clients[thread.team_id]
 
     async def _tell(self, slack: SlackClient, thread: SlackThread, delivery: Delivery) -> None:
-        confirmation_id = delivery.data.get("confirmation_id")
-        subject_id = delivery.run_id if confirmation_id is None else str(confirmation_id)
+        confirmation_id = str(delivery.data.get("confirmation_id", ""))
+        is_reminder = delivery.type == ConfirmationReminded.TYPE
+        subject_id = f"{confirmation_id}{_REMINDER}" if is_reminder else confirmation_id or delivery.run_id
         own = Claim(delivery.tenant_id, subject_id, delivery.delivery_id)
         async with self._claimed(own) as post:
             # Read after it was claimed: whoever changes it later has a delivery of their own to wait with.
-            if confirmation_id is None:
+            if not confirmation_id:
                 await self._reply(slack, thread, own, post, delivery)
+            elif is_reminder:
+                await self._remind(slack, thread, own, post)
             else:
                 await self._show(slack, thread, own, post)
 
@@ -133,6 +140,13 @@ class SlackChannel:
             text = cut(said, MAX_TEXT, f"\n… cut; the whole of it: `holdfast runs show {own.subject_id}`")
             await self._post(slack, thread, own, post, text, None)
 
+    async def _remind(self, slack: SlackClient, thread: SlackThread, own: Claim, post: Post) -> None:
+        if post.ts is not None or await self._found(slack, thread, own, post):
+            return
+        confirmation = await self._confirmation(own)
+        if confirmation is not None and confirmation.status is ConfirmationStatus.PENDING:
+            await self._post(slack, thread, own, post, reminder(confirmation), None)
+
     async def _show(self, slack: SlackClient, thread: SlackThread, own: Claim, post: Post) -> None:
         ts = post.ts or await self._found(slack, thread, own, post)
         confirmation = await self._confirmation(own)
@@ -147,7 +161,8 @@ class SlackChannel:
 
     async def _confirmation(self, own: Claim) -> Confirmation | None:
         async with self._database.tenant(own.tenant_id) as connection:
-            found = await confirmations.find(connection, own.tenant_id, own.subject_id, WHOLE_TENANT)
+            confirmation_id = own.subject_id.removesuffix(_REMINDER)
+            found = await confirmations.find(connection, own.tenant_id, confirmation_id, WHOLE_TENANT)
         return found if found is not None and found.arguments_digest else None
 
     async def _found(self, slack: SlackClient, thread: SlackThread, own: Claim, post: Post) -> str | None:

@@ -9,6 +9,7 @@ are shown whole in a modal, whose button approves.
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from holdfast.channels.slack_text import cut, escaped
@@ -79,6 +80,11 @@ def card(confirmation: Confirmation) -> tuple[str, list[Block]]:
     return asked, [*blocks, *_buttons(confirmation)]
 
 
+def reminder(confirmation: Confirmation) -> str:
+    """Says that a confirmation still waits, below its card."""
+    return f"This still waits for a decision: {_line(confirmation.tool)}, until {_moment(confirmation.deadline)}."
+
+
 def digest(text: str, blocks: list[Block]) -> str:
     """Tells one card from another."""
     return hashlib.sha256(json.dumps([text, blocks], sort_keys=True).encode()).hexdigest()
@@ -135,18 +141,20 @@ def _in_card(confirmation: Confirmation) -> list[Block]:
 
 
 def _terms(confirmation: Confirmation) -> list[str]:
-    moment = int(confirmation.deadline.timestamp())
-    until = (
-        f"<!date^{moment}^{{date_short_pretty}} {{time_secs}}|{confirmation.deadline.isoformat(timespec='seconds')}>"
-    )
     then = _THEN.get(confirmation.on_deadline, confirmation.on_deadline)
     who = f" Decided by: {', '.join(confirmation.approvers)}." if confirmation.approvers else ""
     eyes = " By somebody else than who asked." if confirmation.four_eyes else ""
     return [
         f"*Why:* {_line(confirmation.rule)}",
-        f"*Until:* {until}, {escaped(then)}.",
+        f"*Until:* {_moment(confirmation.deadline)}, {escaped(then)}.",
         f"*Asked for by:* {_line(confirmation.requested_by)}.{escaped(who)}{eyes}",
     ]
+
+
+def _moment(moment: datetime) -> str:
+    """A moment, which Slack shows in each reader's own time."""
+    shown = f"{{date_short_pretty}} {{time_secs}}|{moment.isoformat(timespec='seconds')}"
+    return f"<!date^{int(moment.timestamp())}^{shown}>"
 
 
 def _buttons(confirmation: Confirmation) -> list[Block]:

@@ -16,6 +16,7 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
+from holdfast.channels.slack_text import escaped
 from holdfast.domain.slack import SlackThread
 
 API_URL = "https://slack.com/api/"
@@ -157,7 +158,12 @@ class SlackClient:
         """Tell one person of a thread something that nobody else sees."""
         async with _understood("chat.postEphemeral"):
             await self._web.chat_postEphemeral(
-                channel=thread.channel_id, thread_ts=thread.thread_ts, user=user_id, text=text
+                channel=thread.channel_id,
+                thread_ts=thread.thread_ts,
+                user=user_id,
+                text=escaped(text),
+                parse="none",
+                link_names=False,
             )
 
     async def open(self, trigger_id: str, view: dict[str, Any]) -> None:
@@ -181,7 +187,8 @@ async def _understood(method: str) -> AsyncIterator[None]:
         yield
     except SlackApiError as error:
         raise _failure(method, error) from None
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, AttributeError, LookupError) as error:
+        # The last two: the SDK takes any answer for JSON.
         raise SlackSilent(f"{method} was not answered: {type(error).__name__}") from None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from holdfast.channels.slack_cards import REASON
-from holdfast.channels.slack_text import as_plain
+from holdfast.channels.slack_text import as_plain, names
 from holdfast.domain.slack import Pressed, SlackMessage, SlackThread, SlackUser
 
 #: Of a person's new message; any other is a change, a removal, a notice of Slack's own, or a bot's.
@@ -32,7 +32,7 @@ def message_of(payload: Mapping[str, Any], team_id: str) -> SlackMessage | None:
     written = _text(event, "text")
     is_direct = _text(event, "channel_type") == "im" or channel.startswith("D")
     is_mention = _text(event, "type") == "app_mention"
-    names_app = bool(app_user) and f"<@{app_user}>" in written
+    names_app = names(written, app_user)
     return SlackMessage(
         app_id=_text(payload, "api_app_id"),
         thread=SlackThread(team_id, channel, _text(event, "thread_ts") or ts),

@@ -25,11 +25,20 @@ def escaped(text: str) -> str:
 def as_plain(text: str, app_user: str) -> str:
     """What a person wrote, without Slack's notation, and without the mention of the app itself."""
     if app_user:
-        text = text.replace(f"<@{app_user}>", " ")
+        text = _mentions(app_user).sub(" ", text)
     text = _LINK.sub(_plain_link, text)
     for entity, character in _ENTITIES:
         text = text.replace(entity, character)
     return text.strip()
+
+
+def names(text: str, app_user: str) -> bool:
+    """Whether a text mentions the app."""
+    return bool(app_user) and _mentions(app_user).search(text) is not None
+
+
+def _mentions(user: str) -> re.Pattern[str]:
+    return re.compile(rf"<@{re.escape(user)}(?:\|[^<>]*)?>")
 
 
 def _plain_link(found: re.Match[str]) -> str:

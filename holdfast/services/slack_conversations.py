@@ -16,6 +16,7 @@ TOLD = tuple(
         events.RunFailed,
         events.RunCancelled,
         events.ConfirmationRequested,
+        events.ConfirmationReminded,
         events.ConfirmationEscalated,
         events.ConfirmationDecided,
         events.ConfirmationExpired,

@@ -1,4 +1,4 @@
-"""What we post in Slack: a run's reply, a confirmation's card. Each is posted once.
+"""What we post in Slack: a run's reply, a confirmation's card, a reminder of it. Each is posted once.
 
 Slack has no idempotency key, so this is done around it: the post's row, with a key that the message will carry, is
 committed before Slack is called, and `ts` after. Whoever finds a row that was attempted and has no `ts` looks in the

@@ -565,7 +565,7 @@ slack_posts = Table(
     "slack_posts",
     metadata,
     _tenant(),
-    Column("subject_id", Text, nullable=False, comment="the run whose reply it is, or the confirmation"),
+    Column("subject_id", Text, nullable=False, comment="a run: its reply; a confirmation: its card; …:reminder"),
     Column("post_key", Uuid, nullable=False, comment="what the message can be found by"),
     Column("attempted_at", DateTime(timezone=True), comment="null: it was surely not posted"),
     Column("ts", Text, comment="the message's, once it is known"),

@@ -179,8 +179,7 @@ SLACK = {
 def test_slack_is_whole_or_off(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"HOLDFAST_DATABASE_URL": URL, "HOLDFAST_KEY_PEPPER": PEPPER, **SLACK}.items():
         monkeypatch.setenv(name, value)
-    for kind in (ApiSettings, WorkerSettings):
-        workspace = load_settings(kind).slack_workspace
+    for workspace in (load_settings(ApiSettings).slack_workspace, load_settings(WorkerSettings).slack_workspace):
         assert workspace is not None
         assert (workspace.team_id, workspace.tenant_id) == ("T1", "acme")
         assert "hunter2" not in repr(workspace)

@@ -49,7 +49,7 @@ ASKED = Confirmation(
 @pytest.mark.parametrize(
     ("written", "read"),
     [
-        ("<@UAPP> hello <@UAPP>", "hello"),
+        ("<@UAPP> hello <@UAPP|mira>", "hello"),
         ("5 &lt; 6 &amp;amp; &gt; 4", "5 < 6 &amp; > 4"),
         (
             "see <https://example.com|the page> or <https://example.com>",
@@ -116,6 +116,7 @@ def test_a_card_says_all_that_a_decision_hangs_on() -> None:
         assert part in shown
     assert "then it is rejected" in shown
     assert "By somebody else than who asked" in shown
+    assert "`refund_order`, until <!date^1767323045^" in slack_cards.reminder(ASKED)
     buttons = blocks[-1]["elements"]
     assert {slack_cards.read_bound(button["value"]) for button in buttons} == {("conf_1", "d" * 64)}
 

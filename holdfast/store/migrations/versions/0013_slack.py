@@ -43,7 +43,7 @@ def upgrade() -> None:
     op.create_table(
         "slack_posts",
         _text("tenant_id"),
-        _text("subject_id", comment="the run whose reply it is, or the confirmation"),
+        _text("subject_id", comment="a run: its reply; a confirmation: its card; …:reminder"),
         sa.Column("post_key", sa.UUID(), nullable=False, comment="what the message can be found by"),
         sa.Column("attempted_at", sa.DateTime(timezone=True), comment="null: it was surely not posted"),
         sa.Column("ts", sa.Text(), comment="the message's, once it is known"),
