@@ -70,11 +70,10 @@ class Relay:
         heard = await asyncio.gather(*(self._say(word) for word in words))
         acknowledged = [word for word, is_heard in zip(words, heard, strict=True) if is_heard]
         if acknowledged:
+            started = [word for word in acknowledged if word.kind == "deliver"]
             async with self._database.relay() as connection:
-                await outbox.remove(connection, [word for word in acknowledged if word.kind != "deliver"])
-                started = [word for word in acknowledged if word.kind == "deliver"]
-                if started:
-                    await outbox.repeat(connection, started, _DELIVERY_AGAIN)
+                await outbox.remove(connection, [word for word in acknowledged if word not in started])
+                await outbox.repeat(connection, started, _DELIVERY_AGAIN)
         return len(acknowledged)
 
     async def _run(self) -> None:

@@ -82,14 +82,6 @@ DELETE FROM outbox o USING removed r
 WHERE o.tenant_id = r.tenant_id AND o.run_id = r.run_id AND o.kind = 'deliver' AND o.subject_id = r.delivery_id
 """)
 
-_REMOVE_SETTLED = text("""
-DELETE FROM deliveries WHERE tenant_id = :tenant_id AND delivery_id IN (
-  SELECT delivery_id FROM deliveries
-  WHERE tenant_id = :tenant_id AND settled_at < clock_timestamp() - CAST(:older_than AS interval)
-  ORDER BY settled_at LIMIT :limit
-)
-""")
-
 
 @dataclass(frozen=True)
 class Begun:
@@ -151,12 +143,6 @@ async def page(
 async def remove_of(connection: AsyncConnection, tenant_id: str, target_id: str) -> None:
     """Remove the deliveries to a target, also those that are pending."""
     await connection.execute(_REMOVE_OF, {"tenant_id": tenant_id, "target_id": target_id})
-
-
-async def remove_settled(connection: AsyncConnection, tenant_id: str, older_than: timedelta, limit: int) -> int:
-    """Remove deliveries that were settled so long ago; answers with how many. One that is pending stays."""
-    values: dict[str, Any] = {"tenant_id": tenant_id, "older_than": older_than, "limit": limit}
-    return (await connection.execute(_REMOVE_SETTLED, values)).rowcount
 
 
 def _delivery(row: Any) -> Delivery | None:

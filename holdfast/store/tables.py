@@ -493,7 +493,6 @@ deliveries = Table(
     _one_of("status", DeliveryStatus),
     Index("uq_deliveries_event", "tenant_id", "run_id", "seq", "target_id", unique=True),
     Index("ix_deliveries_target_id", "tenant_id", "target_id", "delivery_id"),
-    Index("ix_deliveries_settled_at", "tenant_id", "settled_at"),
 )
 
 webhooks = Table(

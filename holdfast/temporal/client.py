@@ -145,7 +145,7 @@ class MessageWorkflows:
     async def stuck(self) -> list[str]:
         """The open workflows whose task has failed several times in a row."""
         query = (
-            f"WorkflowType = '{names.WORKFLOW}' AND ExecutionStatus = 'Running'"
+            f"WorkflowType IN ('{names.WORKFLOW}', '{names.DELIVERY_WORKFLOW}') AND ExecutionStatus = 'Running'"
             " AND TemporalReportedProblems = 'category=WorkflowTaskFailed'"
         )
         return await self._list(query)

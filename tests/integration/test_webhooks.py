@@ -19,6 +19,7 @@ from holdfast.tools.http_exchange import Exchanger
 from tests.harness.caller import Caller, Json
 from tests.harness.conditions import until
 from tests.harness.stage import KEYRING, Stage
+from tests.integration.test_cli import said
 from tests.unit.http_servers import Internet, Server, death, endless, http, moved, serving, silence
 
 GONE = http(410)
@@ -217,6 +218,23 @@ async def test_what_is_no_address_for_webhooks_is_refused(ada: Caller) -> None:
         response = await ada.http.post("/v1/webhooks", json={"url": url})
         assert (url, response.status_code) == (url, 422)
         assert response.json()["errors"][0]["field"] == "url"
+
+
+async def test_on_the_command_line(ada: Caller) -> None:
+    async with serving(http(410), TAKEN) as receiver:
+        secret = (await said(ada, "webhooks", "create", receiver.url, "--event", "run.completed")).strip()
+        (webhook,) = json.loads(await said(ada, "webhooks", "list", "--json"))
+        await ada.ask("hello")
+        (missed,) = await told(ada, webhook, "failed", 1)
+        assert await said(ada, "webhooks", "enable", webhook["id"]) == f"enabled: {webhook['id']}\n"
+        again = await said(ada, "webhooks", "replay", webhook["id"], missed["id"])
+        assert again == f"pending: {missed['id']} (run.completed)\n"
+        await told(ada, webhook, "delivered", 1)
+        assert len(verified(receiver, secret)) == 2
+    assert missed["id"] in await said(ada, "webhooks", "deliveries", webhook["id"])
+    assert (await said(ada, "webhooks", "rotate", webhook["id"])).startswith("whsec_")
+    assert await said(ada, "webhooks", "delete", webhook["id"]) == f"deleted: {webhook['id']}\n"
+    assert await said(ada, "webhooks", "list") == "No webhooks.\n"
 
 
 DELIVERY = Delivery("", "dlv_1", "webhook", "", "run_1", "conv_1", "support", 1, "run.completed", {}, datetime.now(UTC))

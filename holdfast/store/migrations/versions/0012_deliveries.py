@@ -103,7 +103,6 @@ def _create_deliveries() -> None:
     )
     op.create_index("uq_deliveries_event", "deliveries", ["tenant_id", "run_id", "seq", "target_id"], unique=True)
     op.create_index("ix_deliveries_target_id", "deliveries", ["tenant_id", "target_id", "delivery_id"])
-    op.create_index("ix_deliveries_settled_at", "deliveries", ["tenant_id", "settled_at"])
 
 
 def _create_webhooks() -> None:
