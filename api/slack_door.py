@@ -23,9 +23,9 @@ from holdfast.channels.slack_payloads import press_of
 from holdfast.channels.slack_signature import check_signature
 from holdfast.domain.confirmations import Decision
 from holdfast.domain.errors import InvalidInput, Unauthenticated, Unavailable
-from holdfast.domain.slack import Pressed
+from holdfast.domain.slack import Pressed, SlackApp
 from holdfast.services.slack_decisions import SlackDecisions
-from holdfast.services.slack_messages import SlackApp, SlackMessages
+from holdfast.services.slack_messages import SlackMessages
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,8 @@
 """The composition root of the API: settings in, services out, on one page."""
 
+import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +15,10 @@ from holdfast.channels.receivers import Receivers
 from holdfast.channels.slack_client import SlackClient
 from holdfast.config.models_yaml import load_models
 from holdfast.config.settings import AccessSettings, ApiSettings
+from holdfast.config.slack_yaml import slack_of
 from holdfast.domain.errors import ConfigurationError
 from holdfast.domain.hosts import read_entry
+from holdfast.domain.slack import SlackApp
 from holdfast.llm.lazy import LazyPool
 from holdfast.llm.pool import ModelPool
 from holdfast.llm.tenant_slots import TenantSlots
@@ -36,7 +39,7 @@ from holdfast.services.request_limits import RequestLimits
 from holdfast.services.run_events import RunEvents
 from holdfast.services.runs import Runs
 from holdfast.services.slack_decisions import SlackDecisions
-from holdfast.services.slack_messages import SlackApp, SlackMessages
+from holdfast.services.slack_messages import SlackMessages
 from holdfast.services.slack_notices import SlackNotices
 from holdfast.services.sweeper import Sweeper
 from holdfast.services.switches import Stopper, Switches
@@ -48,6 +51,8 @@ from holdfast.streaming.run_changes import RunChanges
 from holdfast.temporal import client
 from holdfast.temporal.client import DeliveryWorkflows, MessageWorkflows
 from holdfast.temporal.codec import SealingCodec
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -115,11 +120,12 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
         workflows = MessageWorkflows(temporal, settings.task_queue)
         deliveries = DeliveryWorkflows(temporal, settings.task_queue)
         stopper = Stopper(database, workflows)
+        slack_apps = _slack_apps(settings)
         async with (
             _running(engine, database, workflows, deliveries, stopper) as changes,
             access(settings, database) as access_,
             _anchoring(settings, database),
-            _slack_notices(settings) as notices,
+            _slack_notices(settings, slack_apps) as notices,
         ):
             confirmations, messages = Confirmations(database, workflows), Messages(database, workflows)
             principals = Principals(database, access_.forget)
@@ -136,7 +142,7 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 principals=principals,
                 provider_keys=provider_keys,
                 runs=Runs(database, changes, workflows),
-                slack=_slack(settings, database, messages, confirmations, principals, notices),
+                slack=_slack(slack_apps, database, messages, confirmations, principals, notices),
                 stopper=stopper,
                 switches=Switches(database),
                 tool_calls=ToolCalls(database, workflows),
@@ -225,11 +231,17 @@ async def _anchoring(settings: ApiSettings, database: Database) -> AsyncIterator
         await anchors.stop()
 
 
+def _slack_apps(settings: ApiSettings) -> tuple[SlackApp, ...]:
+    slack = slack_of(settings, os.environ)
+    for warning in slack.warnings:
+        log.warning("%s", warning)
+    return slack.apps
+
+
 @asynccontextmanager
-async def _slack_notices(settings: ApiSettings) -> AsyncIterator[SlackNotices]:
+async def _slack_notices(settings: ApiSettings, apps: Sequence[SlackApp]) -> AsyncIterator[SlackNotices]:
     """What is told to one person of a thread; what is on its way at the end arrives."""
-    workspace = settings.slack_workspace
-    workspaces = {} if workspace is None else {workspace.team_id: workspace}
+    workspaces = {app.workspace.team_id: app.workspace for app in apps}
     notices = SlackNotices(workspaces, partial(SlackClient, api_url=settings.slack_api_url))
     try:
         yield notices
@@ -238,19 +250,17 @@ async def _slack_notices(settings: ApiSettings) -> AsyncIterator[SlackNotices]:
 
 
 def _slack(
-    settings: ApiSettings,
+    apps: Sequence[SlackApp],
     database: Database,
     messages: Messages,
     confirmations: Confirmations,
     principals: Principals,
     notices: SlackNotices,
 ) -> SlackDoor | None:
-    workspace, secret, agent = settings.slack_workspace, settings.slack_signing_secret, settings.slack_agent
-    if workspace is None or secret is None or agent is None:
+    if not apps:
         return None
-    app = SlackApp(workspace, agent, secret.get_secret_value())
     return SlackDoor(
-        [app],
+        apps,
         SlackMessages(database, messages, principals, notices),
         SlackDecisions(database, confirmations, principals, notices),
     )

@@ -30,6 +30,7 @@ from holdfast.config.mcp_json import McpFile, load_mcp
 from holdfast.config.mcp_lock import lock_path, read_lock
 from holdfast.config.models_yaml import ModelsFile, load_models
 from holdfast.config.settings import WorkerSettings
+from holdfast.config.slack_yaml import slack_of
 from holdfast.domain.deliveries import Backoff
 from holdfast.domain.errors import ConfigurationError
 from holdfast.domain.hosts import read_entry
@@ -142,11 +143,12 @@ def _channels(settings: WorkerSettings, database: Database) -> Channels:
     allowed = tuple(map(read_entry, settings.webhook_allow))
     receivers = Receivers(allowed, allows_loopback=settings.environment == "dev")
     webhooks = WebhookChannel(database, settings.keyring, receivers)
-    workspace = settings.slack_workspace
-    if workspace is None:
-        return {"webhook": webhooks}
+    slack = slack_of(settings, os.environ)
+    for warning in slack.warnings:
+        log.warning("%s", warning)
+    workspaces = {app.workspace.team_id: app.workspace for app in slack.apps}
     client = partial(SlackClient, api_url=settings.slack_api_url)
-    return {"webhook": webhooks, "slack": SlackChannel(database, {workspace.team_id: workspace}, client)}
+    return {"webhook": webhooks, "slack": SlackChannel(database, workspaces, client)}
 
 
 def _slots(settings: WorkerSettings) -> TenantSlots:

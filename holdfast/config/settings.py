@@ -20,7 +20,7 @@ from holdfast.config.messages import Mistake, configuration_error
 from holdfast.config.shape import wording
 from holdfast.domain.hosts import read_entry
 from holdfast.domain.principals import is_tenant
-from holdfast.domain.slack import Workspace
+from holdfast.domain.slack import Workspace, is_team
 from holdfast.secrecy.keyring import Keyring
 from holdfast.secrecy.redaction import learn_named
 
@@ -138,6 +138,7 @@ class ServingSettings(SealingSettings):
 class SlackSettings(Settings):
     """What the API and the worker share of Slack. Without the bot's token, Slack is off."""
 
+    slack: Path | None = Field(default=None, description="the path of slack.yaml, for several workspaces")
     slack_bot_token: SecretStr | None = Field(
         default=None, description="the app's Bot User OAuth Token: xoxb-…, from OAuth & Permissions"
     )
@@ -149,7 +150,9 @@ class SlackSettings(Settings):
 
     @field_validator("slack_bot_token")
     @classmethod
-    def _is_a_bots(cls, token: SecretStr | None) -> SecretStr | None:
+    def _is_a_bots(cls, token: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if token is not None and info.data.get("slack") is not None:
+            raise ValueError("is set, and so is HOLDFAST_SLACK, whose file names the tokens")
         if token is not None and not token.get_secret_value().startswith("xoxb-"):
             raise ValueError("is not a bot's token")
         return token
@@ -162,7 +165,7 @@ class SlackSettings(Settings):
     @field_validator("slack_team")
     @classmethod
     def _is_a_workspace(cls, team: str | None) -> str | None:
-        if team is not None and not re.fullmatch(r"T[A-Z0-9]+", team):
+        if team is not None and not is_team(team):
             raise ValueError("is not a workspace's id")
         return team
 

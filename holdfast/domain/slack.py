@@ -1,5 +1,7 @@
 """Slack: a workspace that a tenant has, and the places in it."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -10,6 +12,28 @@ class Workspace:
     team_id: str
     tenant_id: str
     bot_token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SlackApp:
+    """The app of a workspace: which agent it is, by channel where that is said, and the secret with which Slack signs.
+
+    Who only talks to Slack has no such secret.
+    """
+
+    workspace: Workspace
+    agent: str
+    signing_secret: str = field(default="", repr=False)
+    agents_by_channel: Mapping[str, str] = field(default_factory=dict)
+
+    def agent_in(self, channel_id: str) -> str:
+        """The agent that answers in a channel."""
+        return self.agents_by_channel.get(channel_id, self.agent)
+
+
+def is_team(name: str) -> bool:
+    """Whether this could be a workspace's id."""
+    return re.fullmatch(r"T[A-Z0-9]+", name) is not None
 
 
 @dataclass(frozen=True)

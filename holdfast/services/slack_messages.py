@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.channels.slack_payloads import message_of
@@ -10,7 +9,7 @@ from holdfast.domain.errors import HoldfastError, IdempotencyMismatch, Unavailab
 from holdfast.domain.messages import NewMessage
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.principals import IdentityKind
-from holdfast.domain.slack import SlackMessage, SlackUser, Workspace
+from holdfast.domain.slack import SlackApp, SlackMessage, SlackUser, Workspace
 from holdfast.services.messages import Messages
 from holdfast.services.principals import Principals
 from holdfast.services.slack_notices import SlackNotices
@@ -18,15 +17,6 @@ from holdfast.store import slack_threads
 from holdfast.store.engine import Database
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SlackApp:
-    """The app of a workspace: which agent it is, and the secret with which Slack signs its requests."""
-
-    workspace: Workspace
-    agent: str
-    signing_secret: str = field(repr=False)
 
 
 def stranger(user: SlackUser) -> str:
@@ -90,7 +80,7 @@ class SlackMessages:
     async def _accept(self, app: SlackApp, caller: Caller, message: SlackMessage) -> None:
         thread = message.thread
         metadata = {"slack": {"team": thread.team_id, "channel": thread.channel_id, "ts": message.ts}}
-        new = NewMessage(agent=app.agent, text=message.text, metadata=metadata, key=message.key)
+        new = NewMessage(agent=app.agent_in(thread.channel_id), text=message.text, metadata=metadata, key=message.key)
         try:
             await self._messages.accept(caller, new, thread)
         except IdempotencyMismatch:

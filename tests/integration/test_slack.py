@@ -19,10 +19,10 @@ from holdfast.channels.slack_client import SlackClient
 from holdfast.dev.ports import free_port
 from holdfast.domain.deliveries import Delivery
 from holdfast.domain.errors import Unavailable
-from holdfast.domain.slack import Workspace
+from holdfast.domain.slack import SlackApp, Workspace
 from holdfast.services.principals import Principals
 from holdfast.services.slack_decisions import SlackDecisions
-from holdfast.services.slack_messages import SlackApp, SlackMessages
+from holdfast.services.slack_messages import SlackMessages
 from holdfast.store.engine import Database, create_engine
 from holdfast.testing import slack as fake
 from holdfast.testing.provider import ScriptedProvider
