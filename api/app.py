@@ -19,6 +19,7 @@ from api.routes import (
     models,
     provider_keys,
     runs,
+    slack,
     switches,
     tool_calls,
     webhooks,
@@ -31,7 +32,7 @@ Holdfast runs AI agents as durable workflows. Send a message to an agent, read i
 Authenticate with an API key: `Authorization: Bearer hf_…`. Errors are `application/problem+json` (RFC 9457).
 """
 
-#: What the API always serves; the models only where it is told of a models file.
+#: What the API always serves; the models only where it is told of a models file, Slack where that is set up.
 RESOURCES = (
     *(messages, conversations, runs, tool_calls, confirmations, agents, budget, audit),
     *(keys, identities, provider_keys, webhooks, switches, codec, health, docs),
@@ -50,5 +51,7 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(resource.router)
     if services.models is not None:
         app.include_router(models.router)
+    if services.slack is not None:
+        app.include_router(slack.router)
     auth.needed(app)
     return app

@@ -31,8 +31,8 @@ _ID = re.compile(ID_PATTERN)
 #: What anybody may read: no route here may tell of a tenant.
 PUBLIC = frozenset({"/health", "/livez", "/readyz", "/metrics", "/docs", "/docs/{file}", "/openapi.json"})
 
-#: Where a person comes with a key that is in no header yet. The route checks it.
-_SIGN_IN = "/codec/sign-in"
+#: Where a person comes with a key that is in no header yet, and Slack with a signature. The route checks it.
+_CHECKED_BY_THE_ROUTE = frozenset({"/codec/sign-in", "/slack/events", "/slack/interactions"})
 
 
 async def _caller(
@@ -102,7 +102,9 @@ def needed(app: FastAPI) -> dict[tuple[str, str], Permission]:
     """
     found: dict[tuple[str, str], Permission] = {}
     for route in iter_route_contexts(app.routes):
-        if route.path == _SIGN_IN or (route.path in PUBLIC and route.methods and route.methods <= _READING):
+        if route.path in _CHECKED_BY_THE_ROUTE or (
+            route.path in PUBLIC and route.methods and route.methods <= _READING
+        ):
             continue
         permission = _named(getattr(route, "dependant", None))
         if permission is None:

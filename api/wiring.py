@@ -1,18 +1,24 @@
 """The composition root of the API: settings in, services out, on one page."""
 
+import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.slack_door import SlackDoor
 from holdfast.channels.receivers import Receivers
+from holdfast.channels.slack_client import SlackClient
 from holdfast.config.models_yaml import load_models
 from holdfast.config.settings import AccessSettings, ApiSettings
+from holdfast.config.slack_yaml import slack_of
 from holdfast.domain.errors import ConfigurationError
 from holdfast.domain.hosts import read_entry
+from holdfast.domain.slack import SlackApp
 from holdfast.llm.lazy import LazyPool
 from holdfast.llm.pool import ModelPool
 from holdfast.llm.tenant_slots import TenantSlots
@@ -33,6 +39,9 @@ from holdfast.services.relay import Relay
 from holdfast.services.request_limits import RequestLimits
 from holdfast.services.run_events import RunEvents
 from holdfast.services.runs import Runs
+from holdfast.services.slack_decisions import SlackDecisions
+from holdfast.services.slack_messages import SlackMessages
+from holdfast.services.slack_notices import SlackNotices
 from holdfast.services.sweeper import Sweeper
 from holdfast.services.switches import Stopper, Switches
 from holdfast.services.tokens import Tokens, TokenTerms
@@ -43,6 +52,8 @@ from holdfast.streaming.run_changes import RunChanges
 from holdfast.temporal import client
 from holdfast.temporal.client import DeliveryWorkflows, MessageWorkflows
 from holdfast.temporal.codec import SealingCodec
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,7 @@ class Services(PoolServices):
     stopper: Stopper
     switches: Switches
     tool_calls: ToolCalls
+    slack: SlackDoor | None
     webhooks: Webhooks
     temporal_ui_url: str | None
     temporal_namespace: str
@@ -109,24 +121,30 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
         workflows = MessageWorkflows(temporal, settings.task_queue)
         deliveries = DeliveryWorkflows(temporal, settings.task_queue)
         stopper = Stopper(database, workflows)
+        slack_apps = _slack_apps(settings)
         async with (
             _running(engine, database, workflows, deliveries, stopper) as changes,
             access(settings, database) as access_,
             _anchoring(settings, database),
+            _slack_notices(settings, slack_apps) as notices,
         ):
+            confirmations = Confirmations(database, workflows)
+            messages = Messages(database, workflows, _erased_keys(settings))
+            principals = Principals(database, access_.forget)
             yield Services(
                 database=database,
                 agents=Agents(database),
                 audit=AuditLog(database),
                 budgets=Budgets(database),
-                confirmations=Confirmations(database, workflows),
+                confirmations=confirmations,
                 access=access_,
                 events=RunEvents(database, changes),
                 models=_models(settings, database, provider_keys),
-                messages=Messages(database, workflows, _erased_keys(settings)),
-                principals=Principals(database, access_.forget),
+                messages=messages,
+                principals=principals,
                 provider_keys=provider_keys,
                 runs=Runs(database, changes, workflows),
+                slack=_slack(slack_apps, database, messages, confirmations, principals, notices),
                 stopper=stopper,
                 switches=Switches(database),
                 tool_calls=ToolCalls(database, workflows),
@@ -217,6 +235,41 @@ async def _anchoring(settings: ApiSettings, database: Database) -> AsyncIterator
         await anchors.stop()
 
 
+def _slack_apps(settings: ApiSettings) -> tuple[SlackApp, ...]:
+    slack = slack_of(settings, os.environ)
+    for warning in slack.warnings:
+        log.warning("%s", warning)
+    return slack.apps
+
+
+@asynccontextmanager
+async def _slack_notices(settings: ApiSettings, apps: Sequence[SlackApp]) -> AsyncIterator[SlackNotices]:
+    """What is told to one person of a thread; what is on its way at the end arrives."""
+    workspaces = {app.workspace.team_id: app.workspace for app in apps}
+    notices = SlackNotices(workspaces, partial(SlackClient, api_url=settings.slack_api_url))
+    try:
+        yield notices
+    finally:
+        await notices.close()
+
+
+def _slack(
+    apps: Sequence[SlackApp],
+    database: Database,
+    messages: Messages,
+    confirmations: Confirmations,
+    principals: Principals,
+    notices: SlackNotices,
+) -> SlackDoor | None:
+    if not apps:
+        return None
+    return SlackDoor(
+        apps,
+        SlackMessages(database, messages, principals, notices),
+        SlackDecisions(database, confirmations, principals, notices),
+    )
+
+
 def _models(settings: ApiSettings, database: Database, provider_keys: ProviderKeys) -> Models | None:
     if settings.models is None:
         return None
@@ -236,6 +289,13 @@ def models(request: Request) -> Models:
     found = pool_services(request).models
     assert found is not None
     return found
+
+
+def slack(request: Request) -> tuple[SlackDoor, Access]:
+    """The door for Slack of the application that a request came to, which has one or has no such route."""
+    found = services(request)
+    assert found.slack is not None
+    return found.slack, found.access
 
 
 def services(request: Request) -> Services:

@@ -22,12 +22,15 @@ from activities.tools import ToolActivities
 from activities.turn import TurnActivities
 from holdfast.channels.channel import Channels
 from holdfast.channels.receivers import Receivers
+from holdfast.channels.slack import SlackChannel
+from holdfast.channels.slack_client import SlackClient
 from holdfast.channels.webhook import WebhookChannel
 from holdfast.config import agents_yaml
 from holdfast.config.mcp_json import McpFile, load_mcp
 from holdfast.config.mcp_lock import lock_path, read_lock
 from holdfast.config.models_yaml import ModelsFile, load_models
 from holdfast.config.settings import WorkerSettings
+from holdfast.config.slack_yaml import slack_of
 from holdfast.domain.deliveries import Backoff
 from holdfast.domain.errors import ConfigurationError
 from holdfast.domain.hosts import read_entry
@@ -152,7 +155,13 @@ def _channels(settings: WorkerSettings, database: Database) -> Channels:
     """Every way in which somebody outside is told, by the kind of delivery."""
     allowed = tuple(map(read_entry, settings.webhook_allow))
     receivers = Receivers(allowed, allows_loopback=settings.environment == "dev")
-    return {"webhook": WebhookChannel(database, settings.keyring, receivers)}
+    webhooks = WebhookChannel(database, settings.keyring, receivers)
+    slack = slack_of(settings, os.environ)
+    for warning in slack.warnings:
+        log.warning("%s", warning)
+    workspaces = {app.workspace.team_id: app.workspace for app in slack.apps}
+    client = partial(SlackClient, api_url=settings.slack_api_url)
+    return {"webhook": webhooks, "slack": SlackChannel(database, workspaces, client)}
 
 
 def _slots(settings: WorkerSettings) -> TenantSlots:

@@ -27,9 +27,10 @@ class IdentityBody(BaseModel):
 
 
 class LinkBody(IdentityBody):
-    """An identity, and the principal that is to act with it."""
+    """An identity, and the principal that is to act with it. `roles`: of an account of Slack alone."""
 
     principal: str
+    roles: list[str] = []
 
 
 class IdentityShape(BaseModel):
@@ -39,11 +40,12 @@ class IdentityShape(BaseModel):
     kind: IdentityKind
     subject: str
     principal: str
+    roles: list[str]
     created_at: datetime
 
     @classmethod
     def of(cls, identity: Identity) -> Self:
-        return cls(**vars(identity))
+        return cls(**{**vars(identity), "roles": list(identity.roles)})
 
 
 @router.get("")
@@ -61,7 +63,7 @@ async def link_identity(
     request: Request, caller: Annotated[Caller, needs(Permission.KEYS_MANAGE)], body: LinkBody
 ) -> IdentityShape:
     """Have an identity act as a principal, in place of any that it acts as now. Holds everywhere within 5 seconds."""
-    linked = await services(request).principals.link(caller, body.kind, body.subject, body.principal)
+    linked = await services(request).principals.link(caller, body.kind, body.subject, body.principal, body.roles)
     return IdentityShape.of(linked)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import typer
 
 from holdfast.domain.errors import HoldfastError
+from holdfast.domain.slack import Workspace
 
 
 def doctor() -> None:
@@ -21,6 +22,7 @@ async def _examine() -> bool:
         "database": _database,
         "Temporal": _temporal,
         "payloads": _payloads,
+        "Slack": _slack,
     }
     return all([await _report(name, check) for name, check in checks.items()])
 
@@ -90,3 +92,42 @@ async def _temporal() -> str:
             "configuration; on Temporal Cloud, turn Fairness on for the namespace"
         )
     return f"namespace {client.namespace} answers, has the search attributes, and serves tenants in turn"
+
+
+async def _slack() -> str:
+    import os
+
+    from holdfast.config.settings import SLACK_IS_OFF, SlackSettings, load_settings
+    from holdfast.config.slack_yaml import slack_of
+    from holdfast.domain.errors import ConfigurationError
+
+    settings = load_settings(SlackSettings)
+    slack = slack_of(settings, os.environ)
+    left_out = [*slack.warnings, *([SLACK_IS_OFF] if settings.slack_team and not slack.apps else [])]
+    if left_out:
+        raise ConfigurationError("; ".join(left_out))
+    if not slack.apps:
+        return "off, since HOLDFAST_SLACK_BOT_TOKEN is not set"
+    return "; ".join([await _workspace(app.workspace, settings.slack_api_url) for app in slack.apps])
+
+
+async def _workspace(workspace: Workspace, api_url: str) -> str:
+    from holdfast.channels.slack_client import SCOPES, SlackClient, SlackError
+    from holdfast.domain.errors import ConfigurationError, Unavailable
+
+    try:
+        installed = await SlackClient(workspace.bot_token, api_url).installed()
+    except SlackError as error:
+        raise Unavailable(f"the token of the workspace {workspace.team_id}: {error}") from error
+    if installed.team_id != workspace.team_id:
+        raise ConfigurationError(
+            f"the token is of the workspace {installed.team_id}, and was set for {workspace.team_id}; mend one of them "
+            "(HOLDFAST_SLACK_TEAM, HOLDFAST_SLACK_BOT_TOKEN)"
+        )
+    missing = sorted(SCOPES - installed.scopes)
+    if missing:
+        raise ConfigurationError(
+            f"in the workspace {workspace.team_id} the app lacks the scopes {', '.join(missing)}; add them under "
+            "OAuth & Permissions, and install it again"
+        )
+    return f"the token is of the workspace {workspace.team_id}, the tenant {workspace.tenant_id!r}'s"

@@ -13,12 +13,23 @@ _Subject = Annotated[str, typer.Argument(help="The key's id, the token's subject
 
 
 @app.command()
-def link(kind: _Kind, subject: _Subject, principal: Annotated[str, typer.Argument(help="Who acts with it.")]) -> None:
+def link(
+    kind: _Kind,
+    subject: _Subject,
+    principal: Annotated[str, typer.Argument(help="Who acts with it.")],
+    role: Annotated[
+        list[str] | None, typer.Option(help="What an account of Slack may do; repeatable. Others bring their own.")
+    ] = None,
+) -> None:
     """Have a key, a token's subject or an account act as a principal."""
     from holdfast.cli.connection import Api
 
-    linked = Api().put("/v1/identities", {"kind": kind, "subject": subject, "principal": principal})
-    typer.echo(f"{linked['kind']} {linked['subject']} acts as {linked['principal']}")
+    link = {"kind": kind, "subject": subject, "principal": principal, "roles": role or []}
+    linked = Api().put("/v1/identities", link)
+    roles = f" with the roles {', '.join(linked['roles'])}" if linked["roles"] else ""
+    typer.echo(f"{linked['kind']} {linked['subject']} acts as {linked['principal']}{roles}")
+    if kind == "slack" and not roles:
+        typer.echo("It may do nothing yet: link it again with --role, such as --role client")
 
 
 @app.command()
@@ -38,5 +49,7 @@ def list_identities(as_json: AsJson = False) -> None:
     found = Api().get("/v1/identities")["data"]
     if as_json:
         return show_json(found)
-    rows = [[one["principal"], one["kind"], one["subject"], one["created_at"]] for one in found]
-    show_table("linked identities", ["principal", "kind", "subject", "since"], rows)
+    rows = [
+        [one["principal"], one["kind"], one["subject"], ", ".join(one["roles"]), one["created_at"]] for one in found
+    ]
+    show_table("linked identities", ["principal", "kind", "subject", "roles", "since"], rows)

@@ -19,6 +19,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from holdfast.config.messages import Mistake, configuration_error
 from holdfast.config.shape import wording
 from holdfast.domain.hosts import read_entry
+from holdfast.domain.principals import is_tenant
+from holdfast.domain.slack import Workspace, is_team
 from holdfast.secrecy.keyring import Keyring
 from holdfast.secrecy.redaction import learn_named
 
@@ -134,6 +136,55 @@ class ServingSettings(SealingSettings):
     )
 
 
+class SlackSettings(Settings):
+    """What the API and the worker share of Slack. Without the bot's token, Slack is off."""
+
+    slack: Path | None = Field(default=None, description="the path of slack.yaml, for several workspaces")
+    slack_bot_token: SecretStr | None = Field(
+        default=None, description="the app's Bot User OAuth Token: xoxb-…, from OAuth & Permissions"
+    )
+    slack_team: str | None = Field(default=None, validate_default=True, description="the workspace's id: T0123ABCD")
+    slack_tenant: str | None = Field(
+        default=None, validate_default=True, description="the tenant that the workspace belongs to"
+    )
+    slack_api_url: WebUrl = Field(default="https://slack.com/api/", description="the address of Slack's Web API")
+
+    @field_validator("slack_bot_token")
+    @classmethod
+    def _is_a_bots(cls, token: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if token is not None and info.data.get("slack") is not None:
+            raise ValueError("is set, and so is HOLDFAST_SLACK, whose file names the tokens")
+        if token is not None and not token.get_secret_value().startswith("xoxb-"):
+            raise ValueError("is not a bot's token")
+        return token
+
+    @field_validator("slack_team", "slack_tenant")
+    @classmethod
+    def _goes_with_the_token(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return _required_by("slack_bot_token", value, info)
+
+    @field_validator("slack_team")
+    @classmethod
+    def _is_a_workspace(cls, team: str | None) -> str | None:
+        if team is not None and not is_team(team):
+            raise ValueError("is not a workspace's id")
+        return team
+
+    @field_validator("slack_tenant")
+    @classmethod
+    def _is_a_tenant(cls, tenant: str | None) -> str | None:
+        if tenant is not None and not is_tenant(tenant):
+            raise ValueError("is not a tenant's name")
+        return tenant
+
+    @property
+    def slack_workspace(self) -> Workspace | None:
+        """The workspace; None: Slack is off."""
+        if self.slack_bot_token is None or self.slack_team is None or self.slack_tenant is None:
+            return None
+        return Workspace(self.slack_team, self.slack_tenant, self.slack_bot_token.get_secret_value())
+
+
 class AccessSettings(Settings):
     """What whoever serves requests needs, to know who is calling: for API keys, and for tokens of an OIDC provider."""
 
@@ -180,7 +231,7 @@ class AccessSettings(Settings):
         return self.allowed_hosts
 
 
-class ApiSettings(AccessSettings, ServingSettings):
+class ApiSettings(AccessSettings, SlackSettings, ServingSettings):
     """What the API needs."""
 
     api_host: str = Field(default="127.0.0.1", description="the address to listen on")
@@ -200,6 +251,23 @@ class ApiSettings(AccessSettings, ServingSettings):
         default=None, description="an Ed25519 private key in PEM (openssl genpkey -algorithm ed25519)"
     )
     tenant_max_model_calls: int = Field(default=100, ge=1, description=_POOL_CALLS)
+    slack_signing_secret: SecretStr | None = Field(
+        default=None, validate_default=True, description="the app's Signing Secret, from Basic Information"
+    )
+    slack_agent: str | None = Field(
+        default=None, validate_default=True, description="the agent that answers in the workspace"
+    )
+
+    @field_validator("slack_signing_secret", "slack_agent")
+    @classmethod
+    def _goes_with_slack(cls, value: Any, info: ValidationInfo) -> Any:
+        return _required_by("slack_bot_token", value, info)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Also that Slack can't be answered."""
+        is_off = self.slack_bot_token is None and self.slack_signing_secret is not None
+        return [*super().warnings, *([SLACK_IS_OFF] if is_off else [])]
 
 
 class PoolSettings(AccessSettings, SealingSettings):
@@ -212,7 +280,7 @@ class PoolSettings(AccessSettings, SealingSettings):
     tenant_max_model_calls: int = Field(default=100, ge=1, description=_POOL_CALLS)
 
 
-class WorkerSettings(ServingSettings):
+class WorkerSettings(SlackSettings, ServingSettings):
     """What the worker needs."""
 
     agents: Path = Field(default=Path("agents.yaml"), description="the path of agents.yaml")
@@ -260,6 +328,9 @@ class VerifySettings(Settings):
 
 
 Kind = TypeVar("Kind", bound=Settings)
+Value = TypeVar("Value")
+
+SLACK_IS_OFF = "HOLDFAST_SLACK_BOT_TOKEN is not set: nothing is taken from Slack, and nothing is told there"
 
 
 def sealing_warnings(*, is_sealing: bool) -> list[str]:
@@ -337,6 +408,12 @@ def _secret_fields(kind: type[Settings]) -> Iterator[str]:
     for name, field in kind.model_fields.items():
         if SecretStr in (field.annotation, *get_args(field.annotation)):
             yield name
+
+
+def _required_by(other: str, value: Value, info: ValidationInfo) -> Value:
+    if value is None and info.data.get(other) is not None:
+        raise ValueError(f"is not set, though {_variable(other)} is")
+    return value
 
 
 def _variable(field: str) -> str:

@@ -35,12 +35,13 @@ class IdentityKind(StrEnum):
 
 @dataclass(frozen=True)
 class Identity:
-    """An identity that is linked to a principal."""
+    """An identity that is linked to a principal. `roles`: of an account of Slack, which brings none by itself."""
 
     kind: IdentityKind
     subject: str
     principal: str
     created_at: datetime
+    roles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import hmac
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
@@ -15,11 +15,13 @@ from holdfast.domain.ids import new_conversation_id, new_message_id, new_run_id,
 from holdfast.domain.messages import MAX_TEXT_CHARACTERS, Message, NewMessage
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.runs import RunStatus, RunToStart
+from holdfast.domain.slack import SlackThread
 from holdfast.domain.storable import is_storable
 from holdfast.secrecy.erased_keys import ErasedKeys
 from holdfast.services.arrivals import Arrival, arrive
 from holdfast.services.confirmations import wake
 from holdfast.services.runs import cancel
+from holdfast.services.slack_conversations import conversation_of
 from holdfast.store import audit, messages, turns
 from holdfast.store.engine import Database
 from holdfast.temporal.client import MessageWorkflows
@@ -52,11 +54,16 @@ class Messages:
         self._workflows = workflows
         self._erased_keys = erased_keys
 
-    async def accept(self, caller: Caller, message: NewMessage) -> Accepted:
+    async def accept(self, caller: Caller, message: NewMessage, thread: SlackThread | None = None) -> Accepted:
         """Accept a message and start its run; when Temporal does not answer, the relay starts it later.
 
         In a busy conversation the agent's `on_busy` says what happens. A plain "yes" or "no" from somebody who may
         decide the one call that waits for a person there is that decision.
+
+        Args:
+            caller: who sends it.
+            message: what is sent.
+            thread: where it was written; whoever may write there may write into the conversation that it is.
 
         Raises:
             InvalidInput: the text is empty, too long or can't be stored, or there is no such agent.
@@ -71,7 +78,11 @@ class Messages:
         tenant_id = caller.tenant_id
         try:
             async with self._database.tenant(tenant_id) as connection:
-                conversation = await _conversation(connection, caller, message)
+                if thread is None:
+                    conversation = await _conversation(connection, caller, message)
+                else:
+                    conversation = await conversation_of(connection, tenant_id, thread)
+                    message = replace(message, conversation_id=conversation.conversation_id)
                 # After the conversation is locked: a repeat that waited for the first delivery finds it.
                 if message.key is not None:
                     first = await self._first(connection, tenant_id, message.key)

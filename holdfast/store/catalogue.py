@@ -78,6 +78,8 @@ NEVER = {
     "tool_calls": ("DELETE",),
     "confirmations": ("DELETE",),
     "budgets": ("DELETE",),
+    "slack_threads": ("UPDATE", "DELETE"),
+    "slack_posts": ("DELETE",),
 }
 
 # What is ours: neither PostgreSQL's own, nor what an extension brought.

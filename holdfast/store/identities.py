@@ -1,5 +1,6 @@
 """Identities: which keys, tokens and accounts are one principal's."""
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import select, text
@@ -58,14 +59,22 @@ async def names_of(
     return row.principal, frozenset(row.names)
 
 
-async def link(connection: AsyncConnection, tenant_id: str, kind: IdentityKind, subject: str, principal: str) -> bool:
-    """Link an identity to a principal, in place of another that it may be linked to. False: it was to this one."""
+async def link(
+    connection: AsyncConnection,
+    tenant_id: str,
+    kind: IdentityKind,
+    subject: str,
+    principal: str,
+    roles: Collection[str] = (),
+) -> bool:
+    """Link an identity to a principal, in place of what it may be linked to. False: it was to this one, like this."""
     of_identity = {"tenant_id": tenant_id, "kind": kind, "subject": subject}
-    statement = insert(identities).values(principal=principal, **of_identity)
+    linked = {"principal": principal, "roles": sorted(set(roles))}
+    statement = insert(identities).values(**linked, **of_identity)
     statement = statement.on_conflict_do_update(
         index_elements=["tenant_id", "kind", "subject"],
-        set_={"principal": principal},
-        where=identities.c.principal != principal,
+        set_=linked,
+        where=(identities.c.principal != principal) | (identities.c.roles != statement.excluded.roles),
     )
     return (await connection.execute(statement.returning(identities.c.subject))).one_or_none() is not None
 
@@ -77,10 +86,11 @@ async def unlink(connection: AsyncConnection, tenant_id: str, kind: IdentityKind
     return None if row is None else _from_row(row)
 
 
-async def get(connection: AsyncConnection, tenant_id: str, kind: IdentityKind, subject: str) -> Identity:
-    """A link that is known to exist."""
+async def find(connection: AsyncConnection, tenant_id: str, kind: IdentityKind, subject: str) -> Identity | None:
+    """The link of an identity, if it is linked."""
     query = select(identities).where(*_of(tenant_id, kind, subject))
-    return _from_row((await connection.execute(query)).one())
+    row = (await connection.execute(query)).one_or_none()
+    return None if row is None else _from_row(row)
 
 
 async def of_tenant(connection: AsyncConnection, tenant_id: str) -> list[Identity]:
@@ -95,4 +105,4 @@ def _of(tenant_id: str, kind: IdentityKind, subject: str) -> tuple[Any, ...]:
 
 
 def _from_row(row: Any) -> Identity:
-    return Identity(IdentityKind(row.kind), row.subject, row.principal, row.created_at)
+    return Identity(IdentityKind(row.kind), row.subject, row.principal, row.created_at, tuple(row.roles))

@@ -21,6 +21,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    Uuid,
     func,
     text,
 )
@@ -97,6 +98,13 @@ identities = Table(
     Column("kind", Text, nullable=False, comment="key, oidc or slack"),
     Column("subject", Text, nullable=False, comment="the key's id, the token's subject, the account"),
     Column("principal", Text, nullable=False, comment="who acts with it"),
+    Column(
+        "roles",
+        ARRAY(Text),
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="of an account of Slack: a key and a token bring their own",
+    ),
     _created_at(),
     PrimaryKeyConstraint("tenant_id", "kind", "subject"),
     ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
@@ -536,4 +544,33 @@ switches = Table(
     Column("thrown_by", Text, nullable=False),
     Column("thrown_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     PrimaryKeyConstraint("tenant_id", "agent"),
+)
+
+slack_threads = Table(
+    "slack_threads",
+    metadata,
+    _tenant(),
+    Column("team_id", Text, nullable=False),
+    Column("channel_id", Text, nullable=False),
+    Column("thread_ts", Text, nullable=False, comment="the first message's"),
+    Column("conversation_id", Text, nullable=False),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "team_id", "channel_id", "thread_ts"),
+    _belongs_to("conversations", "conversation_id"),
+    Index("uq_slack_threads_conversation_id", "tenant_id", "conversation_id", unique=True),
+)
+
+slack_posts = Table(
+    "slack_posts",
+    metadata,
+    _tenant(),
+    Column("subject_id", Text, nullable=False, comment="a run: its reply; a confirmation: its card; …:reminder"),
+    Column("post_key", Uuid, nullable=False, comment="what the message can be found by"),
+    Column("attempted_at", DateTime(timezone=True), comment="null: it was surely not posted"),
+    Column("ts", Text, comment="the message's, once it is known"),
+    Column("shown", Text, comment="SHA-256 of what the message says"),
+    Column("claimed_by", Text, nullable=False, comment="the delivery that is working on it"),
+    Column("claimed_until", DateTime(timezone=True), nullable=False),
+    _created_at(),
+    PrimaryKeyConstraint("tenant_id", "subject_id"),
 )

@@ -52,6 +52,7 @@ SECRET = re.compile(r"PASSWORD|PWD|PEPPER|SECRET|TOKEN|API_KEY")
 PASSWORD_IN_URL = re.compile(r"://[^:/@]+:(.+)@")
 PINNED = re.compile(r".+:v?\d+\.\d+\.\d+[^:]*")
 PROVIDERS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "OLLAMA_API_BASE")
+SLACK = ("HOLDFAST_SLACK_BOT_TOKEN", "HOLDFAST_SLACK_SIGNING_SECRET")
 
 
 class Reference(NamedTuple):
@@ -295,7 +296,7 @@ def test_no_secret_has_a_default() -> None:
     assert {reference.operator for reference in of_secrets} == {":?", ":-"}
     assert {reference for reference in of_secrets if reference.operator == ":-" and reference.text} == set()
     optional = {reference.name for reference in of_secrets if reference.operator == ":-"}
-    assert optional <= set(PROVIDERS), "only what may be left out may be empty"
+    assert optional <= {*PROVIDERS, *SLACK}, "only what may be left out may be empty"
     assert {name: value for name, value in env_example().items() if SECRET.search(name) and value} == {}
 
 

@@ -14,7 +14,7 @@ PUBLIC = [("GET", "/livez"), ("GET", "/readyz")]
 
 def schema() -> Schema:
     """`/openapi.json`, with the model pool."""
-    services = SimpleNamespace(models=True, access=SimpleNamespace(hosts=()), temporal_ui_url=None)
+    services = SimpleNamespace(models=True, slack=None, access=SimpleNamespace(hosts=()), temporal_ui_url=None)
     return create_app(cast(Services, services)).openapi()
 
 

@@ -5,7 +5,7 @@ import base64
 import contextlib
 import functools
 import os
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,10 +174,15 @@ def _secret(value: str | None) -> SecretStr | None:
 
 
 def worker_settings(
-    database_url: str, task_queue: str, agents: Path = AGENTS, payload_keys: str | None = PAYLOAD_KEYS
+    database_url: str,
+    task_queue: str,
+    agents: Path = AGENTS,
+    payload_keys: str | None = PAYLOAD_KEYS,
+    **others: Any,
 ) -> WorkerSettings:
-    """Settings of a worker of the tests, whose tools are those of a file of agents."""
+    """Settings of a worker of the tests, whose tools are those of a file of agents; and others."""
     return WorkerSettings(
+        **others,
         environment="dev",
         database_url=SecretStr(database_url),
         payload_keys=_secret(payload_keys),
@@ -204,17 +209,19 @@ async def playing(
     name: str,
     agents: Path = AGENTS,
     payload_keys: str | None = PAYLOAD_KEYS,
+    slack: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Stage]:
-    """Everything runs while the block does, on a database and a task queue called `name`."""
+    """Everything runs while the block does, on a database and a task queue called `name`; with Slack, if set."""
+    slack = slack or {}
     await servers.create_database(name)
     os.environ["TEMPORAL_ADDRESS"] = servers.temporal_address
     database_url = servers.database_url(name, APP_ROLE)
     database = Database(create_engine(database_url, pool_size=5))
     try:
         async with (
-            wiring.wire(worker_settings(database_url, name, agents, payload_keys)) as parts,
+            wiring.wire(worker_settings(database_url, name, agents, payload_keys, **slack)) as parts,
             parts.worker,
-            serving_api(database_url, name, payload_keys=_secret(payload_keys)) as url,
+            serving_api(database_url, name, payload_keys=_secret(payload_keys), **slack) as url,
         ):
             owner_url = servers.database_url(name)
             temporal = await connect(KEYRING)

@@ -149,7 +149,7 @@ FITTING: dict[str, list[Any]] = {
     "/v1/budget": [{"limit_usd": "1", "period": "day"}],
     "/v1/switches/{scope}": [{"reason": "r"}],
     "/v1/keys": [{"person": "p", "roles": ["client"], "expires_in": "90d"}],
-    "/v1/identities": [{"kind": "oidc", "subject": "s", "principal": "p"}],
+    "/v1/identities": [{"kind": "slack", "subject": "s", "principal": "p", "roles": ["client"]}],
     "/v1/webhooks": [{"url": "https://example.com/hook", "events": ["run.completed"]}],
     "/v1/webhooks/{webhook_id}": [{"url": "https://example.com/hook", "events": ["run.completed"], "enabled": True}],
     "/v1/webhooks/{webhook_id}/rotation": [{"grace_period": "1h"}],

@@ -83,7 +83,9 @@ def an_open_router() -> Any:
 
 
 def test_an_application_with_a_route_that_names_no_permission_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    services = cast(Services, SimpleNamespace(models=None, access=SimpleNamespace(hosts=None), temporal_ui_url=None))
+    services = cast(
+        Services, SimpleNamespace(models=None, slack=None, access=SimpleNamespace(hosts=None), temporal_ui_url=None)
+    )
     api.app.create_app(services)
     monkeypatch.setattr(api.app, "RESOURCES", (*api.app.RESOURCES, an_open_router()))
     monkeypatch.setattr(api.pool, "health", an_open_router())

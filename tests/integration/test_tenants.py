@@ -38,7 +38,12 @@ async def with_a_row_in_every_table(caller: Caller, stage: Stage, provider: Scri
     await caller.http.put("/v1/switches/agent:frugal", json={"reason": "a test"})
     await caller.http.post("/v1/webhooks", json={"url": "http://127.0.0.1:9", "events": ["confirmation.requested"]})
     provider.script(ToolCalls([("pay", {"marker": "m", "amount": 1})], text="Paying."))
-    return await caller.ask("pay")
+    run = await caller.ask("pay")
+    thread = "INSERT INTO slack_threads VALUES ($1, 'T1', 'C1', '1.0', $2)"
+    await stage.rows(thread, caller.tenant_id, run["conversation_id"])
+    post = "INSERT INTO slack_posts VALUES ($1, $2, gen_random_uuid(), NULL, NULL, NULL, 'dlv_1', clock_timestamp())"
+    await stage.rows(post, caller.tenant_id, run["id"])
+    return run
 
 
 async def test_no_table_shows_another_tenants_rows(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:

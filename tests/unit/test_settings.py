@@ -165,3 +165,36 @@ def test_payload_keys_come_from_a_file_and_show_nowhere(monkeypatch: pytest.Monk
     secret = key.partition(":")[2]
     assert secret not in f"{settings!r} {settings} {settings.model_dump()}"
     assert secret not in redacted(f"from a log: {secret}")
+
+
+SLACK = {
+    "HOLDFAST_SLACK_BOT_TOKEN": "xoxb-hunter2",
+    "HOLDFAST_SLACK_TEAM": "T1",
+    "HOLDFAST_SLACK_TENANT": "acme",
+    "HOLDFAST_SLACK_SIGNING_SECRET": "hunter2",
+    "HOLDFAST_SLACK_AGENT": "support",
+}
+
+
+def test_slack_is_whole_or_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"HOLDFAST_DATABASE_URL": URL, "HOLDFAST_KEY_PEPPER": PEPPER, **SLACK}.items():
+        monkeypatch.setenv(name, value)
+    for workspace in (load_settings(ApiSettings).slack_workspace, load_settings(WorkerSettings).slack_workspace):
+        assert workspace is not None
+        assert (workspace.team_id, workspace.tenant_id) == ("T1", "acme")
+        assert "hunter2" not in repr(workspace)
+    for missing in list(SLACK)[1:]:
+        monkeypatch.delenv(missing)
+        assert f"{missing}: is not set, though HOLDFAST_SLACK_BOT_TOKEN is; set it to" in complaint(ApiSettings)
+        monkeypatch.setenv(missing, SLACK[missing])
+    monkeypatch.setenv("HOLDFAST_SLACK_TENANT", "Acme")
+    monkeypatch.setenv("HOLDFAST_SLACK_TEAM", "acme.slack.com")
+    assert complaint(WorkerSettings).splitlines() == [
+        "HOLDFAST_SLACK_TEAM: is not a workspace's id; set it to the workspace's id: T0123ABCD",
+        "HOLDFAST_SLACK_TENANT: is not a tenant's name; set it to the tenant that the workspace belongs to",
+    ]
+    monkeypatch.setenv("HOLDFAST_SLACK_BOT_TOKEN", "")
+    for name in ("HOLDFAST_SLACK_TENANT", "HOLDFAST_SLACK_TEAM"):
+        monkeypatch.delenv(name)
+    api = load_settings(ApiSettings)
+    assert (api.slack_workspace, any("HOLDFAST_SLACK_BOT_TOKEN" in each for each in api.warnings)) == (None, True)

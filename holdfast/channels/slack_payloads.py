@@ -1,0 +1,93 @@
+"""What Slack sends, read: a person's message in an event, a person's press in an interaction. Pure.
+
+Only what Slack has signed comes here. Its shape is Slack's to change, so nothing is relied on that is not looked at.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from holdfast.channels.slack_cards import REASON
+from holdfast.channels.slack_text import as_plain, names
+from holdfast.domain.slack import Pressed, SlackMessage, SlackThread, SlackUser
+
+#: Of a person's new message; any other is a change, a removal, a notice of Slack's own, or a bot's.
+_SUBTYPES = ("", "file_share", "me_message", "thread_broadcast")
+
+#: Writes notices of Slack's own.
+_SLACKBOT = "USLACKBOT"
+
+
+def message_of(payload: Mapping[str, Any], team_id: str) -> SlackMessage | None:
+    """The message of an event; None: it tells of none, or of one that is no person's new one.
+
+    Args:
+        payload: the event.
+        team_id: the workspace that the app is in. The person's is another, where a channel is shared.
+    """
+    event = _part(payload, "event")
+    app_user = _app_user(payload)
+    channel, ts, user = _text(event, "channel"), _text(event, "ts"), _text(event, "user")
+    if not _is_new(event) or not _is_a_persons(event) or not (channel and ts and user) or user == app_user:
+        return None
+    written = _text(event, "text")
+    is_direct = _text(event, "channel_type") == "im" or channel.startswith("D")
+    is_mention = _text(event, "type") == "app_mention"
+    names_app = names(written, app_user)
+    return SlackMessage(
+        app_id=_text(payload, "api_app_id"),
+        thread=SlackThread(team_id, channel, _text(event, "thread_ts") or ts),
+        ts=ts,
+        user=SlackUser(_text(event, "user_team") or team_id, user),
+        text=as_plain(written, app_user),
+        is_addressed=is_direct or is_mention or names_app,
+        is_said_once=is_direct or is_mention or not names_app,
+    )
+
+
+def press_of(payload: Mapping[str, Any], team_id: str) -> Pressed | None:
+    """What was pressed in an interaction; None: nothing that carries anything."""
+    user, view, container = _part(payload, "user"), _part(payload, "view"), _part(payload, "container")
+    value = _text(view, "private_metadata") or _text(_first(payload, "actions"), "value")
+    user_id = _text(user, "id")
+    if not value or not user_id:
+        return None
+    thread_ts = _text(container, "thread_ts") or _text(container, "message_ts")
+    reason = _part(_part(_part(_part(view, "state"), "values"), REASON), REASON)
+    return Pressed(
+        user=SlackUser(_text(user, "team_id") or team_id, user_id),
+        thread=SlackThread(team_id, _text(container, "channel_id"), thread_ts),
+        value=value,
+        trigger_id=_text(payload, "trigger_id"),
+        reason=_text(reason, "value").strip() or None,
+    )
+
+
+def _is_new(event: Mapping[str, Any]) -> bool:
+    # A mention that is added by an edit comes as a mention, too.
+    is_message = _text(event, "type") in ("message", "app_mention") and "edited" not in event
+    return is_message and event.get("subtype", "") in _SUBTYPES
+
+
+def _is_a_persons(event: Mapping[str, Any]) -> bool:
+    return not event.get("bot_id") and not event.get("bot_profile") and event.get("user") != _SLACKBOT
+
+
+def _app_user(payload: Mapping[str, Any]) -> str:
+    """The user that the app itself is in the workspace."""
+    authorization = _first(payload, "authorizations")
+    return _text(authorization, "user_id") if authorization.get("is_bot") else ""
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    value = values.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _part(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = values.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _first(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = values.get(name)
+    return value[0] if isinstance(value, list) and value and isinstance(value[0], dict) else {}

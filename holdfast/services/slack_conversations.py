@@ -1,0 +1,41 @@
+"""Threads of Slack as conversations: begun by the first message that is accepted there, and told of from then on."""
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from holdfast.domain import events
+from holdfast.domain.deliveries import Subscription
+from holdfast.domain.slack import SlackThread
+from holdfast.store import slack_threads, subscriptions, turns
+from holdfast.store.turns import Conversation
+
+#: What a thread is told: replies, and confirmations with all that becomes of them.
+TOLD = tuple(
+    kind.TYPE
+    for kind in (
+        events.RunCompleted,
+        events.RunFailed,
+        events.RunCancelled,
+        events.ConfirmationRequested,
+        events.ConfirmationReminded,
+        events.ConfirmationEscalated,
+        events.ConfirmationDecided,
+        events.ConfirmationExpired,
+        events.ConfirmationWithdrawn,
+    )
+)
+
+
+async def conversation_of(connection: AsyncConnection, tenant_id: str, thread: SlackThread) -> Conversation:
+    """The conversation that a thread is, locked; it begins one, if it is none yet."""
+    found = await slack_threads.find(connection, tenant_id, thread)
+    if found is None:
+        found = await slack_threads.add(connection, tenant_id, thread)
+        if found is not None:
+            await subscriptions.put(connection, tenant_id, Subscription(found, "slack", TOLD, conversation_id=found))
+        else:
+            # Another message of the thread has just begun it.
+            found = await slack_threads.find(connection, tenant_id, thread)
+    assert found is not None
+    conversation = await turns.look(connection, tenant_id, found)
+    assert conversation is not None
+    return conversation
