@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -28,6 +29,7 @@ from holdfast.services.principals import Principals
 from holdfast.services.provider_keys import ProviderKeys
 from holdfast.services.relay import Relay
 from holdfast.services.request_limits import RequestLimits
+from holdfast.services.retention import Retention, kept
 from holdfast.services.run_events import RunEvents
 from holdfast.services.runs import Runs
 from holdfast.services.sweeper import Sweeper
@@ -107,6 +109,7 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
             _running(engine, database, workflows, stopper) as changes,
             access(settings, database) as access_,
             _anchoring(settings, database),
+            _retaining(settings, database),
         ):
             yield Services(
                 database=database,
@@ -197,6 +200,18 @@ async def _anchoring(settings: ApiSettings, database: Database) -> AsyncIterator
         yield
     finally:
         await anchors.stop()
+
+
+@asynccontextmanager
+async def _retaining(settings: ApiSettings, database: Database) -> AsyncIterator[None]:
+    """Remove what has had its time while the block runs."""
+    days = settings.events_kept_days
+    retention = Retention(database, kept(timedelta(days=days) if days else None))
+    retention.start()
+    try:
+        yield
+    finally:
+        await retention.stop()
 
 
 def _models(settings: ApiSettings, database: Database, provider_keys: ProviderKeys) -> Models | None:

@@ -171,6 +171,9 @@ class ApiSettings(AccessSettings, ServingSettings):
     api_unread_s: float = Field(
         default=30, ge=1, description="the seconds after which a client that reads nothing is dropped"
     )
+    events_kept_days: float = Field(
+        default=30, ge=0, le=36500, description="the days after a run's end for which its events are kept; 0 for good"
+    )
     temporal_ui_url: str | None = Field(default=None, description="the address of the Temporal UI, for links to it")
     models: Path | None = Field(
         default=None, description="the path of models.yaml, to serve the model pool from the API too"

@@ -69,20 +69,25 @@ WITH this AS (SELECT CAST(:run_id AS text) AS run_id), {counted("this")}, {logge
 SELECT {WAKING}
 """)
 
-# A run is told of with all that is new of its log as of one moment.
+# A run is told of with what is new of its log as of one moment: as much as there is room for, and at least one event.
 _READ = text("""
 SELECT r.status, e.seq, e.type, e.data
 FROM runs r LEFT JOIN LATERAL (
-  SELECT seq, type, CAST(data AS text) AS data FROM events
-  WHERE tenant_id = r.tenant_id AND run_id = r.run_id AND seq > :after
-  UNION ALL
-  SELECT seq, 'message.delta', CAST(json_build_object('step', step, 'attempt', attempt, 'text', text) AS text)
-  FROM deltas WHERE tenant_id = r.tenant_id AND run_id = r.run_id AND seq > :after
-  ORDER BY seq LIMIT :limit
-) e ON true
+  SELECT seq, type, data, sum(octet_length(data)) OVER (ORDER BY seq) - octet_length(data) AS bytes_before FROM (
+    SELECT seq, type, CAST(data AS text) AS data FROM events
+    WHERE tenant_id = r.tenant_id AND run_id = r.run_id AND seq > :after
+    UNION ALL
+    SELECT seq, 'message.delta', CAST(json_build_object('step', step, 'attempt', attempt, 'text', text) AS text)
+    FROM deltas WHERE tenant_id = r.tenant_id AND run_id = r.run_id AND seq > :after
+    ORDER BY seq LIMIT :limit
+  ) newest
+) e ON e.bytes_before < :bytes
 WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id
 ORDER BY e.seq
 """)
+
+# Every log has an event that is no delta, from its beginning on.
+_IS_KEPT = text("SELECT EXISTS (SELECT FROM events WHERE tenant_id = :tenant_id AND run_id = :run_id)")
 
 _MAY_STREAM = f"""
 status IN {OPEN_STATES} AND (stream_step < :step OR stream_step = :step AND coalesce(stream_began <= :began, true))"""
@@ -149,7 +154,7 @@ class Tail:
 
 @dataclass(frozen=True)
 class Page:
-    """The newest of a log. `has_ended`: so has its run, and nothing will follow."""
+    """The next events of a log. `has_ended`: there are none, and there will be none, since its run has ended."""
 
     events: list[LoggedEvent]
     has_ended: bool
@@ -161,12 +166,25 @@ async def append(connection: AsyncConnection, tenant_id: str, run_id: str, *even
         await connection.execute(_APPEND, {"tenant_id": tenant_id, "run_id": run_id, **parameters(events)})
 
 
-async def read(connection: AsyncConnection, tenant_id: str, run_id: str, *, after: int, limit: int) -> Page:
-    """What follows number `after` in the log of a run that exists."""
-    values = {"tenant_id": tenant_id, "run_id": run_id, "after": after, "limit": limit}
+async def read(
+    connection: AsyncConnection, tenant_id: str, run_id: str, *, after: int, limit: int, max_bytes: int
+) -> Page:
+    """What follows number `after` in the log of a run that exists.
+
+    Args:
+        after: the number of the last event that was read.
+        limit: how many events at most.
+        max_bytes: how much data at most, unless a single event has more.
+    """
+    values = {"tenant_id": tenant_id, "run_id": run_id, "after": after, "limit": limit, "bytes": max_bytes}
     rows = (await connection.execute(_READ, values)).all()
     found = [LoggedEvent(row.seq, row.type, row.data) for row in rows if row.seq is not None]
-    return Page(found, has_ended=rows[0].status not in OPEN and len(found) < limit)
+    return Page(found, has_ended=rows[0].status not in OPEN and not found)
+
+
+async def is_kept(connection: AsyncConnection, tenant_id: str, run_id: str) -> bool:
+    """Whether there is a log of a run that has ended: it may be too old, or erased, or older than logs are."""
+    return bool(await connection.scalar(_IS_KEPT, {"tenant_id": tenant_id, "run_id": run_id}))
 
 
 async def open_stream(connection: AsyncConnection, own: Try, text: str) -> int | None:

@@ -12,6 +12,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.switches import EVERYBODY, Scope, Switch
+from holdfast.store import tenants
 from holdfast.store.tables import OPEN_STATES
 
 _THROW = text("""
@@ -42,8 +43,6 @@ SELECT r.cancelled_by IS NOT NULL OR EXISTS (
 """)
 
 _STOPPED_TENANTS = text("SELECT DISTINCT tenant_id FROM switches")
-
-_TENANTS = text("SELECT tenant_id FROM tenants")
 
 _LEFT_TO_STOP = text(f"""
 SELECT DISTINCT ON (r.run_id) r.run_id, r.cancelled_by IS NOT NULL AS is_overdue,
@@ -99,7 +98,7 @@ async def holds_back(connection: AsyncConnection, tenant_id: str, run_id: str) -
 async def stopped_tenants(connection: AsyncConnection) -> list[str]:
     """The tenants of which a switch may stop something. Needs `Database.relay`."""
     found = list(await connection.scalars(_STOPPED_TENANTS))
-    return list(await connection.scalars(_TENANTS)) if EVERYBODY in found else found
+    return await tenants.all_names(connection) if EVERYBODY in found else found
 
 
 async def left_to_stop(
