@@ -116,7 +116,8 @@ class RunChanges:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(ended.wait(), _ASK_S)
                 async with asyncio.timeout(_ANSWER_S):
-                    await connection.execute("SELECT 1")
+                    # Said again, it changes nothing, and among the server's connections this one is known by it.
+                    await connection.execute(f"LISTEN {LOG}")
         finally:
             self._is_listening = False
             # So that those who went to wait for a notification look by the clock from here on.
