@@ -157,11 +157,13 @@ def _api_settings(database_url: str, task_queue: str, **others: Any) -> ApiSetti
 
 
 @asynccontextmanager
-async def serving_api(database_url: str, task_queue: str, **settings: Any) -> AsyncIterator[str]:
-    """An API of the tests, with the usual settings and others; gives its URL."""
+async def serving_api(
+    database_url: str, task_queue: str, port: int | None = None, /, **settings: Any
+) -> AsyncIterator[str]:
+    """An API of the tests, with the usual settings and others, on any port by default; gives its URL."""
     async with (
         api.wiring.wire(_api_settings(database_url, task_queue, **settings)) as services,
-        serving(create_app(services), on_stop=services.events.stop) as url,
+        serving(create_app(services), port, on_stop=services.events.stop) as url,
     ):
         yield url
 
