@@ -82,10 +82,10 @@ class Terminal:
 
         self._console = Console(highlight=False)
         self._spinner = Spinner("dots")
-        self._live = Live(console=self._console, transient=True, refresh_per_second=10, get_renderable=self._uncertain)
         self._doing = self._noted = ""
         self._text = ""
         self._attempt: int | None = None
+        self._live = Live(console=self._console, transient=True, refresh_per_second=10, get_renderable=self._uncertain)
 
     def begin(self, doing: str) -> None:
         self._doing = doing
