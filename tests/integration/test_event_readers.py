@@ -124,7 +124,7 @@ async def test_a_crash_of_the_database_has_emptied_the_deltas(
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux drops who does not read")
-async def test_who_does_not_read_is_dropped(ada: Caller, stage: Stage, tmp_path: Path) -> None:
+async def test_who_does_not_read_or_does_not_ask_is_dropped(ada: Caller, stage: Stage, tmp_path: Path) -> None:
     run = await ada.ask("hello")
     await stage.rows(
         "INSERT INTO events (tenant_id, run_id, seq, type, data)"
@@ -135,7 +135,12 @@ async def test_who_does_not_read_is_dropped(ada: Caller, stage: Stage, tmp_path:
     )
     async with api_process(stage, tmp_path / "api.log", HOLDFAST_API_UNREAD_S="1") as (url, _):
         address = urlsplit(url)
-        with socket.create_connection((str(address.hostname), int(address.port or 0))) as lazy:
+        where = (str(address.hostname), int(address.port or 0))
+        with socket.create_connection(where) as silent, socket.create_connection(where) as slow:
+            slow.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 9\r\n\r\n{")
+            await until(lambda: not _is_served(address.port))
+            assert [await asyncio.to_thread(_until_reset, one) for one in (silent, slow)] == [0, 0]
+        with socket.create_connection(where) as lazy:
             key = f"authorization: Bearer {ada.key}"
             request = f"GET /v1/runs/{run['id']}/events?after=50 HTTP/1.1\r\nhost: 127.0.0.1\r\n{key}\r\n\r\n"
             await asyncio.to_thread(lazy.sendall, request.encode())
