@@ -2,7 +2,8 @@
 
 The provider says what time it is (`benchmarks.pacing`), so each word that arrives tells how long it took from the
 provider to the reader: through LiteLLM, the worker's gathering, PostgreSQL, NOTIFY, and the API. Each stream is a
-message that is answered with its own run's events; in the end its text must be the stored one.
+message that is answered with its own run's events; in the end its text must be the stored one. Streams of one load
+begin one after the other, over half of the time that a text takes.
 """
 
 import asyncio
@@ -113,7 +114,9 @@ async def _load(system: System, streams: int, apart_ms: int, rounds: int) -> Loa
     read: list[Stream] = []
     with _watching_memory(system) as memory_mb:
         for _ in range(rounds):
-            read += await asyncio.gather(*(_read_message(system, apart_ms) for _ in range(streams)))
+            spread_s = _WORDS * apart_ms / 1000 / 2 / streams
+            messages = (_read_message(system, apart_ms, number * spread_s) for number in range(streams))
+            read += await asyncio.gather(*messages)
     usage = await meter.stop()
     load_average = os.getloadavg()[0]
     await asyncio.gather(*(_check(system, stream) for stream in read[:50]))
@@ -157,8 +160,9 @@ async def _open(system: System, run_id: str) -> asyncio.StreamWriter:
     return writer
 
 
-async def _read_message(system: System, apart_ms: int) -> Stream:
-    """Send a message and read along to its end."""
+async def _read_message(system: System, apart_ms: int, after_s: float = 0) -> Stream:
+    """Send a message and read along to its end. Not all begin in the same moment: reading is what is measured."""
+    await asyncio.sleep(after_s)
     stream = Stream()
     body = json.dumps({"agent": "plain", "text": asking(_WORDS, apart_ms)}).encode()
     sent = time.time()

@@ -123,6 +123,8 @@ class Prompt:
         self._deadline: str = confirmation["deadline"]
         self._ask = f"  {escaped(confirmation['tool'])}? "
         self._shown = ""
+        # What was typed before anything was asked is no answer.
+        _forget_what_is_typed()
 
     def show(self) -> None:
         """Begin a line."""
@@ -153,9 +155,7 @@ class Prompt:
 
     def take_away(self) -> None:
         """Have the line and what was typed of it disappear."""
-        import termios
-
-        termios.tcflush(sys.stdin, termios.TCIFLUSH)
+        _forget_what_is_typed()
         self._write("\r\x1b[K")
 
     def _clock(self) -> str:
@@ -164,3 +164,10 @@ class Prompt:
     def _write(self, text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+def _forget_what_is_typed() -> None:
+    # Not everywhere: nobody is asked where terminals are of another kind.
+    import termios
+
+    termios.tcflush(sys.stdin, termios.TCIFLUSH)

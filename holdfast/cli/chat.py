@@ -1,6 +1,7 @@
 """`holdfast chat`: talk to an agent at the terminal; asks when a tool needs a confirmation."""
 
 import contextlib
+import os
 import sys
 from collections import deque
 from typing import Annotated, Any
@@ -57,7 +58,7 @@ class _Talk:
         self._agent = agent
         self._conversation_id = conversation_id
         self._run_id: str | None = None
-        self._is_attended = sys.stdin.isatty() and sys.stdout.isatty()
+        self._is_attended = os.name == "posix" and sys.stdin.isatty() and sys.stdout.isatty()
         self._screen: Screen = Terminal() if sys.stdout.isatty() else Plain()
 
     def hold(self, text: str | None, run_id: str | None) -> None:
@@ -105,18 +106,23 @@ class _Talk:
 
     def _follow(self, run_id: str) -> None:
         """Show a run until it ends; one that was merged, as the run that answers its message."""
-        following: str | None = run_id
-        while following is not None:
-            self._run_id = following
-            try:
-                following = _Attendance(self._api, following, self._screen, is_attended=self._is_attended).attend()
-            except Refused as refused:
-                if refused.status != _GONE:
-                    raise
-                # It ended so long ago that its events are not kept.
-                typer.echo(self._api.get(f"/v1/runs/{following}")["reply"] or "(no reply)")
-                break
+        self._run_id = run_id
+        try:
+            merged_into = _Attendance(self._api, run_id, self._screen, is_attended=self._is_attended).attend()
+        except Refused as refused:
+            if refused.status != _GONE:
+                raise
+            self._show_outcome(run_id)
+            merged_into = None
         self._run_id = None
+        if merged_into is not None:
+            self._follow(merged_into)
+
+    def _show_outcome(self, run_id: str) -> None:
+        """Show what came of a run that ended so long ago that its events are not kept."""
+        run = self._api.get(f"/v1/runs/{run_id}")
+        self._screen.show(Told(0, "message.completed", {"text": run["reply"] or ""}))
+        self._screen.show(Told(0, f"run.{run['status']}", run))
 
 
 class _Attendance:
@@ -173,14 +179,18 @@ class _Attendance:
 
     def _ask(self, confirmation_id: str) -> bool:
         """Ask for a decision, unless there is one. False: nobody is here to ask."""
-        confirmation = self._api.get(f"/v1/confirmations/{confirmation_id}")
+        try:
+            confirmation = self._api.get(f"/v1/confirmations/{confirmation_id}")
+        except Refused:
+            # It is not for us to see: others are asked.
+            return self._is_attended
         if confirmation["status"] != "pending":
             return True
+        self._screen.end()
         if not self._is_attended:
             typer.echo(f"{_call(confirmation)} waits for a person until {confirmation['deadline'][:19]} UTC.")
             typer.echo(f"{program()} {_mend(confirmation)}")
             return False
-        self._screen.end()
         typer.echo(question(confirmation))
         self._prompt(confirmation)
         self._screen.begin("thinks")

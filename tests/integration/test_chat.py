@@ -4,9 +4,10 @@ import re
 
 from holdfast.dev.ports import free_port
 from holdfast.testing.provider import ScriptedProvider
-from holdfast.testing.replies import Stalls, Text, ToolCalls
+from holdfast.testing.replies import Slow, Stalls, Text, ToolCalls
 from tests.agents.tools import effects
 from tests.harness.caller import Caller
+from tests.harness.conditions import until
 from tests.harness.stage import Stage, serving_api
 from tests.harness.terminal import at_a_terminal
 
@@ -58,11 +59,16 @@ async def test_a_conversation_through_a_decision_elsewhere_and_a_restart_of_the_
 
 
 async def test_whoever_leaves_a_run_comes_back_to_it(ada: Caller, provider: ScriptedProvider) -> None:
-    provider.script(ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 7})]), Text("Paid in the end."))
+    pay = ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 7})])
+    provider.script(Slow(pay, 60), Text("Paid in the end."))
     with at_a_terminal(ada, "chat", "support", "pay") as terminal:
+        await until(lambda: provider.in_flight == 1)
+        terminal.type("y")
+        provider.release()
         await terminal.shows("pay? ")
         terminal.interrupt()
         assert await terminal.ended() == 130
+    assert effects("pay", ada.tenant_id) == [], "what was typed before it was asked is no consent"
     (back,) = re.findall(r"chat (--resume run_\w+)", terminal.seen)
     with at_a_terminal(ada, "chat", *back.split()) as terminal:
         await terminal.shows("pay? ")
