@@ -1,7 +1,8 @@
 """What it costs to notify: writes of a piece of text each, by more and more connections, with and without NOTIFY.
 
-PostgreSQL has transactions that notify commit one after the other. `pgbench` writes, which costs next to no CPU beside
-the server's; meanwhile one connection listens, as an API process does, and says how late it hears.
+PostgreSQL has transactions that notify commit one after the other, each with its own sync of the disk; unless they
+write nothing, and so wait for no disk. `pgbench` writes, which costs next to no CPU beside the server's; meanwhile one
+connection listens, as an API process does, and says how late it hears.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from pathlib import Path
 import asyncpg
 from sqlalchemy import make_url
 
-from benchmarks.load import WrongResult, percentile
+from benchmarks.load import WrongResult
 from holdfast.dev.postgres import PROGRAMS
 
 _SECONDS = 4
@@ -30,20 +31,31 @@ INSERT INTO notify_runs SELECT n, 0 FROM generate_series(0, 1000) n;
 _WRITE = """
 WITH counted AS (UPDATE notify_runs SET last_seq = last_seq + 1 WHERE run_id = :client_id RETURNING run_id, last_seq),
 written AS (INSERT INTO notify_deltas SELECT run_id, last_seq, 'a piece of text' FROM counted)
-SELECT {tell} FROM counted;
+SELECT {telling} FROM counted;
 """
 _TELL = "pg_notify('notify_bench', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text)"
+
+_SILENT = _WRITE.format(telling="last_seq")
+_IN_IT = _WRITE.format(telling=_TELL)
+_AFTER_IT = f"{_SILENT}\nSELECT {_TELL};\n"
+
+
+@dataclass(frozen=True)
+class Written:
+    """Commits of pieces a second, and how late the listener heard of them (nothing, if nobody said anything)."""
+
+    a_second: float
+    late_ms: list[float]
 
 
 @dataclass(frozen=True)
 class Notified:
-    """So many connections that write as fast as they can: commits a second, and how late the listener hears."""
+    """So many connections that write as fast as they can: without NOTIFY, with it in the transaction, and after it."""
 
     writers: int
-    silent_a_second: float
-    notifying_a_second: float
-    late_p50_ms: float
-    late_p95_ms: float
+    silent: Written
+    in_it: Written
+    after_it: Written
 
 
 async def measure(folder: Path, database_url: str, writers: list[int]) -> list[Notified]:
@@ -62,14 +74,16 @@ async def measure(folder: Path, database_url: str, writers: list[int]) -> list[N
 
 
 async def _measure(folder: Path, host: str, connection: asyncpg.Connection, writers: int) -> Notified:
-    silent, _ = await _write(folder, host, "last_seq", writers)
-    async with _hearing(connection) as late_ms:
-        notifying, commits = await _write(folder, host, _TELL, writers)
-        # What is still on its way.
-        await asyncio.sleep(1)
-    if len(late_ms) != commits:
-        raise WrongResult(f"{commits} transactions notified, and {len(late_ms)} were heard")
-    return Notified(writers, silent, notifying, percentile(late_ms, 50), percentile(late_ms, 95))
+    async def write(script: str) -> Written:
+        async with _hearing(connection) as late_ms:
+            a_second, commits = await _write(folder, host, script, writers)
+            # What is still on its way.
+            await asyncio.sleep(1)
+        if script != _SILENT and len(late_ms) != commits:
+            raise WrongResult(f"{commits} transactions notified, and {len(late_ms)} were heard")
+        return Written(a_second, late_ms)
+
+    return Notified(writers, await write(_SILENT), await write(_IN_IT), await write(_AFTER_IT))
 
 
 @asynccontextmanager
@@ -86,11 +100,11 @@ async def _hearing(connection: asyncpg.Connection) -> AsyncIterator[list[float]]
         await connection.remove_listener("notify_bench", hear)
 
 
-async def _write(folder: Path, host: str, tell: str, writers: int) -> tuple[float, int]:
+async def _write(folder: Path, host: str, script: str, writers: int) -> tuple[float, int]:
     """Commits a second, and how many there were."""
-    script = folder / "write.sql"
-    script.write_text(_WRITE.format(tell=tell).replace("\n", " "))
-    options = ["-n", "-h", host, "-U", "postgres", "-c", str(writers), "-T", str(_SECONDS), "-f", str(script)]
+    file = folder / "write.sql"
+    file.write_text(script)
+    options = ["-n", "-h", host, "-U", "postgres", "-c", str(writers), "-T", str(_SECONDS), "-f", str(file)]
     pgbench = await asyncio.create_subprocess_exec(
         str(PROGRAMS / "pgbench"), *options, "postgres", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

@@ -9,6 +9,7 @@ from benchmarks import parked, streams
 from benchmarks.desk import PEOPLE
 from benchmarks.load import KINDS, LOOKUP, PLAIN, Kind, percentile
 from benchmarks.measure import COMPARED_AT, CONVERSATION, Measured, Memory, Report
+from benchmarks.notify import Written
 
 _PARTS = ("worker", "API", "Temporal", "PostgreSQL")
 _FLOOR_PARTS = ("floor", "PostgreSQL")
@@ -67,13 +68,24 @@ def show_streams(report: streams.Report) -> None:
     _table("Reading along", [*head, "CPU s worker", "API", "PostgreSQL", "others", "load"], list(streams.rows(report)))
     print(f"\nThe API takes {report.idle_kb:.0f} kB for each of {report.idle} streams in which nothing happens,")
     print(f"and {report.active_kb:.0f} kB for each of {report.loads[-1].streams} in which text is written")
-    notified = [
-        [str(at.writers), f"{at.silent_a_second:.0f}", f"{at.notifying_a_second:.0f}"]
-        + [f"{late:.1f}" for late in (at.late_p50_ms, at.late_p95_ms)]
-        for at in report.notified
+    head = [
+        "connections",
+        "commits a second",
+        "NOTIFY in them",
+        "heard p50 ms",
+        "p95",
+        "after them",
+        "heard p50 ms",
+        "p95",
     ]
-    head = ["connections", "commits a second", "with NOTIFY", "heard after ms p50", "p95"]
+    notified = [
+        [str(at.writers), *_written(at.silent), *_written(at.in_it), *_written(at.after_it)] for at in report.notified
+    ]
     _table("Writing as fast as it goes", head, notified)
+
+
+def _written(at: Written) -> list[str]:
+    return [f"{at.a_second:.0f}", *(f"{percentile(at.late_ms, percent):.1f}" for percent in (50, 95) if at.late_ms)]
 
 
 def _others_of_parked(report: parked.Report) -> str:

@@ -3,7 +3,7 @@
 Numbers come from a counter on the run's row, which stays locked until the transaction ends: they have no gap, and are
 committed in their order, so that whoever has read up to one misses none before it. A statement that changes the run
 itself counts up in passing; others add `counted` and `logged` below to their own, which costs no round trip. Readers
-are woken by the commit, over `CHANNEL`. When a run has ended, its log is closed.
+are woken by the commit, over `CHANNEL`; of pieces of text, by `wake` after it. When a run has ended, its log is closed.
 
 Pieces of text share the numbers. Which try may write them stands on the run's row too (`stream_…`), and each write
 compares: a worker that was thought to be dead writes nothing into the text of its successor.
@@ -102,10 +102,10 @@ WITH opened AS (
   INSERT INTO deltas (tenant_id, run_id, seq, step, attempt, text)
   SELECT :tenant_id, run_id, last_seq, CAST(:step AS int), stream_attempt, CAST(:text AS text) FROM opened
 )
-SELECT stream_attempt, pg_notify('{CHANNEL}', run_id) FROM opened
+SELECT stream_attempt FROM opened
 """)
 
-_WRITE = text(f"""
+_WRITE = text("""
 WITH counted AS (
   UPDATE runs SET last_seq = last_seq + 1
   WHERE tenant_id = :tenant_id AND run_id = :run_id AND stream_is_open AND stream_attempt = CAST(:attempt AS int)
@@ -114,8 +114,10 @@ WITH counted AS (
   INSERT INTO deltas (tenant_id, run_id, seq, step, attempt, text)
   SELECT :tenant_id, run_id, last_seq, CAST(:step AS int), CAST(:attempt AS int), CAST(:text AS text) FROM counted
 )
-SELECT pg_notify('{CHANNEL}', run_id) FROM counted
+SELECT run_id FROM counted
 """)
+
+_WAKE = text(f"SELECT pg_notify('{CHANNEL}', run_id) FROM unnest(CAST(:run_ids AS text[])) run_id")
 
 # Of a try before, or, if it is named, of this one.
 _VOID = text(f"""
@@ -185,6 +187,11 @@ async def read(
 async def is_kept(connection: AsyncConnection, tenant_id: str, run_id: str) -> bool:
     """Whether there is a log of a run that has ended: it may be too old, or erased, or older than logs are."""
     return bool(await connection.scalar(_IS_KEPT, {"tenant_id": tenant_id, "run_id": run_id}))
+
+
+async def wake(connection: AsyncConnection, run_ids: Sequence[str]) -> None:
+    """Have the readers of runs look. Needs no tenant."""
+    await connection.execute(_WAKE, {"run_ids": run_ids})
 
 
 async def open_stream(connection: AsyncConnection, own: Try, text: str) -> int | None:

@@ -6,10 +6,14 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
+from sqlalchemy import make_url
 
 from holdfast.domain.events import ToolCallStarted
 from holdfast.store import event_log
+from holdfast.store.engine import Database, create_engine
+from holdfast.streaming.herald import Herald
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Stalls, Text
 from tests.harness.caller import Caller
@@ -185,3 +189,29 @@ async def test_numbers_follow_commits_however_many_write(ada: Caller, stage: Sta
     assert seen == await whole_log(ada, run_id)
     (row,) = await stage.rows("SELECT last_seq FROM runs WHERE run_id = $1", run_id)
     assert row["last_seq"] == len(seen)
+
+
+async def test_what_grows_while_others_are_told_is_told_next(stage: Stage) -> None:
+    heard: list[str] = []
+    connection = await asyncpg.connect(make_url(stage.database_url).set(drivername="postgresql").render_as_string())
+    try:
+        await connection.add_listener(event_log.CHANNEL, lambda *told: heard.append(told[-1]))
+        herald = Herald(stage.database)
+        herald.tell("first")
+        await asyncio.sleep(0)
+        for number in range(100):
+            herald.tell(f"run {number % 50}")
+        await herald.close()
+        await until(lambda: len(heard) >= 51)
+    finally:
+        await connection.close()
+
+    assert sorted(heard) == sorted(["first", *(f"run {number}" for number in range(50))])
+
+
+async def test_a_database_that_is_away_is_told_nothing_and_nobody_waits_for_it() -> None:
+    away = Database(create_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nothing", pool_size=1))
+    herald = Herald(away)
+    herald.tell("a run")
+    await herald.close()
+    await away.close()
