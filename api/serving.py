@@ -1,13 +1,18 @@
 """Serving an application until a signal comes."""
 
 import socket
+import time
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 #: Seconds that requests in hand have to end at a stop.
 _GRACE_S = 10
+
+#: How often uvicorn looks at what there is to do, a second.
+_TICKS_A_SECOND = 10
 
 #: Seconds after which a client that takes nothing of what was sent is dropped.
 UNREAD_S = 30.0
@@ -22,7 +27,8 @@ async def serve(
         app: what is served.
         host: the address to listen on.
         port: the port to listen on.
-        unread_s: after how many seconds a client that takes nothing of what was sent is dropped.
+        unread_s: after how many seconds a client that takes nothing of what was sent, or has not sent the whole of its
+            request, is dropped.
         on_stop: called when the signal has come, to have streams without an end of their own end.
     """
     config = uvicorn.Config(
@@ -35,7 +41,7 @@ async def serve(
         timeout_graceful_shutdown=_GRACE_S,
     )
     with listen(config, unread_s) as listening:
-        await _Server(config, on_stop).serve([listening])
+        await _Server(config, unread_s, on_stop).serve([listening])
 
 
 def listen(config: uvicorn.Config, unread_s: float) -> socket.socket:
@@ -54,10 +60,32 @@ def listen(config: uvicorn.Config, unread_s: float) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+    """Uvicorn waits for a request as long as its client likes, and has a connection open for it; this does not."""
+
+    def __init__(self, config: uvicorn.Config, patience_s: float, on_stop: Callable[[], None]) -> None:
         super().__init__(config)
+        self._patience_s = patience_s
+        self._waiting_since: dict[Any, float] = {}
         self._on_stop = on_stop
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_A_SECOND == 0:
+            self._drop_who_asks_too_slowly(time.monotonic())
+        return await super().on_tick(counter)
+
+    def _drop_who_asks_too_slowly(self, now: float) -> None:
+        waiting = {one for one in self.server_state.connections if _is_waited_for(one)}
+        self._waiting_since = {one: self._waiting_since.get(one, now) for one in waiting}
+        for connection, since in self._waiting_since.items():
+            if now - since > self._patience_s:
+                connection.transport.abort()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._on_stop()
         await super().shutdown(sockets)
+
+
+def _is_waited_for(connection: Any) -> bool:
+    """Whether a client has yet to send its request, or the rest of it."""
+    cycle = connection.cycle
+    return cycle is None or cycle.response_complete or bool(cycle.more_body)

@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 from fastapi import Request
@@ -37,6 +38,7 @@ from holdfast.services.principals import Principals
 from holdfast.services.provider_keys import ProviderKeys
 from holdfast.services.relay import Relay
 from holdfast.services.request_limits import RequestLimits
+from holdfast.services.retention import Retention, kept
 from holdfast.services.run_events import RunEvents
 from holdfast.services.runs import Runs
 from holdfast.services.slack_decisions import SlackDecisions
@@ -127,6 +129,7 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
             access(settings, database) as access_,
             _anchoring(settings, database),
             _slack_notices(settings, slack_apps) as notices,
+            _retaining(settings, database),
         ):
             confirmations = Confirmations(database, workflows)
             messages = Messages(database, workflows, _erased_keys(settings))
@@ -268,6 +271,18 @@ def _slack(
         SlackMessages(database, messages, principals, notices),
         SlackDecisions(database, confirmations, principals, notices),
     )
+
+
+@asynccontextmanager
+async def _retaining(settings: ApiSettings, database: Database) -> AsyncIterator[None]:
+    """Remove what has had its time while the block runs."""
+    days = settings.events_kept_days
+    retention = Retention(database, kept(timedelta(days=days) if days else None))
+    retention.start()
+    try:
+        yield
+    finally:
+        await retention.stop()
 
 
 def _models(settings: ApiSettings, database: Database, provider_keys: ProviderKeys) -> Models | None:

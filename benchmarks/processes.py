@@ -60,21 +60,27 @@ class System:
 
 @asynccontextmanager
 async def running(
-    folder: Path, asks_for: str = LOOKUP_CALL, settings: Mapping[str, str] | None = None
+    folder: Path,
+    asks_for: str = LOOKUP_CALL,
+    settings: Mapping[str, str] | None = None,
+    provider_module: str = "holdfast.testing.provider",
 ) -> AsyncIterator[System]:
     """PostgreSQL, Temporal, one worker and one API run while the block does, with the scripted provider beside them.
 
-    `asks_for`: the tool call that the provider asks for first. `settings`: variables of worker and API.
+    `asks_for`: the tool call that the scripted provider asks for first. `settings`: variables of worker and API.
+    `provider_module`: another provider, which is told its port.
     """
     # Measured as installed: without bytecode the sandbox would compile the workflow's modules anew for every run.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     port = free_port()
-    provider = _start_provider(port, asks_for, folder / "provider.log")
+    scripted = ["--latency-ms", str(MODEL_LATENCY_MS), "--tool", asks_for]
+    options = scripted if provider_module == "holdfast.testing.provider" else []
+    provider = _start_provider(port, provider_module, options, folder / "provider.log")
     try:
         await provider.wait_until(lambda: is_listening(port), timeout_s=30)
         os.environ.update({_PROVIDER_VARIABLE: f"http://127.0.0.1:{port}/v1", **(settings or {})})
         data = folder / "state"
-        options = Options(
+        where = Options(
             data=data,
             agents=AGENTS,
             port=free_port(),
@@ -82,11 +88,11 @@ async def running(
             temporal_ui_port=free_port(),
             verbose=False,
         )
-        async with DevStack(options, say=lambda line: print(f"  {line}", flush=True)).started() as stack:
+        async with DevStack(where, say=lambda line: print(f"  {line}", flush=True)).started() as stack:
             yield System(
                 url=stack.url,
                 key=stack.key,
-                temporal_address=f"127.0.0.1:{options.temporal_port}",
+                temporal_address=f"127.0.0.1:{where.temporal_port}",
                 # The superuser, whom row-level security does not bind: for counting, and for the floor's own database.
                 database_url=Postgres(data / "postgres", data / "unused.log").url(),
                 pids={**_find_parts(), "provider": provider.pid},
@@ -95,9 +101,8 @@ async def running(
         provider.stop(timeout_s=5)
 
 
-def _start_provider(port: int, asks_for: str, log: Path) -> Child:
-    command = [sys.executable, "-m", "holdfast.testing.provider", "--port", str(port)]
-    return Child("provider", [*command, "--latency-ms", str(MODEL_LATENCY_MS), "--tool", asks_for], log=log, env={})
+def _start_provider(port: int, module: str, options: list[str], log: Path) -> Child:
+    return Child("provider", [sys.executable, "-m", module, "--port", str(port), *options], log=log, env={})
 
 
 def _find_parts() -> dict[str, int]:

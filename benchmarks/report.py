@@ -5,10 +5,11 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks import parked
+from benchmarks import parked, streams
 from benchmarks.desk import PEOPLE
 from benchmarks.load import KINDS, LOOKUP, PLAIN, Kind, percentile
 from benchmarks.measure import COMPARED_AT, CONVERSATION, Measured, Memory, Report
+from benchmarks.notify import Written
 
 _PARTS = ("worker", "API", "Temporal", "PostgreSQL")
 _FLOOR_PARTS = ("floor", "PostgreSQL")
@@ -57,6 +58,34 @@ def show_parked(report: parked.Report) -> None:
     print(f"approved by {PEOPLE} people at a time, a request each; {_others_of_parked(report)}")
     _table("Runs that wait for a confirmation", _parked_header(), [_parked_row(at) for at in report.parked])
     _table(_DECISIONS, ["", "decisions", "p50 ms", "p95 ms"], list(_decision_rows(report)))
+
+
+def show_streams(report: streams.Report) -> None:
+    """Print how late those who read along are."""
+    print(f"\nStreams: {os.cpu_count()} cores; words of a provider that answers at once, ms from there to the reader;")
+    print("the first word counted from when the message was sent")
+    head = ["at once", "words apart", "first p50", "p95", "word p50", "p95", "API MB"]
+    _table("Reading along", [*head, "CPU s worker", "API", "PostgreSQL", "others", "load"], list(streams.rows(report)))
+    print(f"\nThe API takes {report.idle_kb:.0f} kB for each of {report.idle} streams in which nothing happens,")
+    print(f"and {report.active_kb:.0f} kB for each of {report.loads[-1].streams} in which text is written")
+    head = [
+        "connections",
+        "commits a second",
+        "NOTIFY in them",
+        "heard p50 ms",
+        "p95",
+        "after them",
+        "heard p50 ms",
+        "p95",
+    ]
+    notified = [
+        [str(at.writers), *_written(at.silent), *_written(at.in_it), *_written(at.after_it)] for at in report.notified
+    ]
+    _table("Writing as fast as it goes", head, notified)
+
+
+def _written(at: Written) -> list[str]:
+    return [f"{at.a_second:.0f}", *(f"{percentile(at.late_ms, percent):.1f}" for percent in (50, 95) if at.late_ms)]
 
 
 def _others_of_parked(report: parked.Report) -> str:

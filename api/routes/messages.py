@@ -93,7 +93,7 @@ router.add_api_route(
     responses={
         200: {"model": RunShape, "content": MEDIA},
         202: {"model": AcceptedShape},
-        **documented(404, 409),
+        **documented(404, 409, 410),
     },
 )
 async def send_message(
@@ -110,7 +110,8 @@ async def send_message(
     takes no message meanwhile. A message that joined an earlier run (`merged`) is answered by that one.
 
     With `Accept: text/event-stream`, 200 and what happens in the run, as `GET /v1/runs/{id}/events` tells it; the first
-    event, `run.queued` or `run.merged`, has the ids. Sent again with the same key and `Last-Event-ID`, it goes on.
+    event, `run.queued` or `run.merged`, has the ids. Sent again with the same key and `Last-Event-ID`, it goes on; 410:
+    the run ended so long ago that its events are not kept any more.
     """
     found = services(request)
     accepted = await found.messages.accept(caller, _as_message(body, idempotency_key))

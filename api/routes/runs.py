@@ -8,6 +8,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from api.auth import needs
 from api.event_stream import ResumedAfter, as_sse, unaltered
+from api.problems import documented
 from api.routes.messages import MAX_WAIT_S
 from api.routing import resource
 from api.shapes import Page, Paging, PathId, RunShape
@@ -58,14 +59,20 @@ async def _followed(
         yield events
 
 
-@router.get("/{run_id}/events", response_class=EventSourceResponse, dependencies=[_reader, Depends(unaltered)])
+@router.get(
+    "/{run_id}/events",
+    response_class=EventSourceResponse,
+    dependencies=[_reader, Depends(unaltered)],
+    responses=documented(410),
+)
 async def stream_events(
     events: Annotated[AsyncIterator[LoggedEvent], Depends(_followed)],
 ) -> AsyncIterator[ServerSentEvent]:
     """What happens in a run, from its beginning or after the event that is named, until it has ended.
 
     `id` is the number of an event, from 1, `event` its type and `data` its JSON: see `docs/how-to/streams.md`. Connect
-    again with `Last-Event-ID`, and it goes on after that. Leaving cancels nothing.
+    again with `Last-Event-ID`, and it goes on after that. Leaving cancels nothing. 410: the run ended so long ago that
+    its events are not kept any more.
     """
     async for event in as_sse(events):
         yield event

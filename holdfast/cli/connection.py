@@ -2,9 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from holdfast.domain.errors import ConfigurationError, HoldfastError, Unavailable
 
@@ -16,6 +18,9 @@ _TIMEOUT_S = 70
 
 #: Longer than the API lets a stream be silent: it sends a comment every 15 seconds.
 _SILENCE_S = 60
+
+#: How long to rest before saying again what nobody may have heard, in seconds.
+_AGAIN_S = (0.5, 1, 2, 4, 8)
 
 
 class Refused(HoldfastError):
@@ -44,6 +49,21 @@ class Api:
         """POST a JSON body."""
         return self._call("POST", path, json=body, headers=headers, params=parameters)
 
+    def post_once(self, path: str, body: dict[str, Any]) -> Any:
+        """POST a JSON body under an idempotency key, and again under the same when the answer is lost on its way."""
+        import httpx
+
+        headers = {"idempotency-key": str(uuid4())}
+        for again_s in _AGAIN_S:
+            try:
+                return self._answer("POST", path, json=body, headers=headers)
+            except httpx.ConnectError:
+                # Nothing was sent, or it was before: either way this ends, and says so.
+                break
+            except httpx.TransportError:
+                time.sleep(again_s)
+        return self.post(path, body, headers)
+
     def put(self, path: str, body: dict[str, Any]) -> Any:
         """PUT a JSON body."""
         return self._call("PUT", path, json=body)
@@ -52,14 +72,17 @@ class Api:
         """DELETE a path."""
         return self._call("DELETE", path, params=parameters)
 
-    def events(self, path: str, **parameters: Any) -> Iterator[tuple[int, str, dict[str, Any]]]:
-        """The server-sent events of a path as they come: number, type and data."""
+    def events(
+        self, path: str, *, on_open: Callable[[], None] = lambda: None, **parameters: Any
+    ) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """The server-sent events of a path as they come: number, type and data. `on_open`: called when they begin."""
         import httpx
 
         try:
             with self._client.stream("GET", path, params=parameters, timeout=_SILENCE_S) as response:
                 if response.is_error:
                     raise Refused(response.status_code, _detail(response.read().decode(), response.status_code))
+                on_open()
                 yield from _parsed(response.iter_lines())
         except httpx.TransportError as error:
             raise Unavailable(f"The API at {self._url} has gone away ({error}).") from None
@@ -68,11 +91,14 @@ class Api:
         import httpx
 
         try:
-            response = self._client.request(method, path, **request)
+            return self._answer(method, path, **request)
         except httpx.TransportError as error:
             raise Unavailable(
                 f"The API does not answer at {self._url} ({error}). Is it running? `holdfast dev`"
             ) from None
+
+    def _answer(self, method: str, path: str, **request: Any) -> Any:
+        response = self._client.request(method, path, **request)
         if response.is_error:
             raise Refused(response.status_code, _detail(response.text, response.status_code))
         return response.json() if response.content else None

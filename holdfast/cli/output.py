@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,5 +71,24 @@ def read_object(text: str) -> dict[str, Any]:
 
 
 def one_line(arguments: dict[str, Any] | None) -> str:
-    """Arguments on one line."""
-    return ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in (arguments or {}).items())
+    """Arguments on one line, with nothing in them that a terminal would hide, turn round or obey."""
+    return ", ".join(f"{escaped(name)}={as_json(value)}" for name, value in (arguments or {}).items())
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON on one line, fit to be shown."""
+    return escaped(json.dumps(value, ensure_ascii=False))
+
+
+def escaped(text: str) -> str:
+    """A text in which whatever can't be seen is written as an escape: what is shown is what there is."""
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
+
+
+def harmless(text: str) -> str:
+    """A text of several lines that a terminal can be given: without what it would obey, or turn round."""
+    return "".join(char if char in "\n\t" or not _is_control(char) else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def _is_control(char: str) -> bool:
+    return unicodedata.category(char) == "Cc" or "\u202a" <= char <= "\u202e" or "\u2066" <= char <= "\u2069"

@@ -237,7 +237,10 @@ class ApiSettings(AccessSettings, SlackSettings, ServingSettings):
     api_host: str = Field(default="127.0.0.1", description="the address to listen on")
     api_port: Port = Field(default=8000, description="the port to listen on")
     api_unread_s: float = Field(
-        default=30, ge=1, description="the seconds after which a client that reads nothing is dropped"
+        default=30, ge=1, description="the seconds after which a client that reads nothing, or asks nothing, is dropped"
+    )
+    events_kept_days: float = Field(
+        default=30, ge=0, le=36500, description="the days after a run's end for which its events are kept; 0 for good"
     )
     temporal_ui_url: str | None = Field(default=None, description="the address of the Temporal UI, for links to it")
     models: Path | None = Field(

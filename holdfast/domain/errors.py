@@ -8,6 +8,7 @@
     ├── Forbidden                known, but may not do this
     │   └── PermissionMissing    since no role of theirs gives the permission
     ├── NotFound                 unknown, or another tenant's: nobody can tell which
+    ├── Gone                     it was there, and is not kept any more
     ├── Conflict                 the state no longer allows it
     ├── DigestMismatch           the arguments shown are not the arguments stored
     ├── BudgetExceeded           the tenant's budget has no room for a model call
@@ -64,6 +65,10 @@ class NotFound(HoldfastError):
 
     def __init__(self, what: str, identifier: str) -> None:
         super().__init__(f"There is no {what} {identifier!r}.")
+
+
+class Gone(HoldfastError):
+    """It was there once, and is not kept any more."""
 
 
 class Conflict(HoldfastError):

@@ -66,8 +66,9 @@ NEVER = {
     # What is on record stays on record, and what is never changed can't be.
     "audit": ("UPDATE", "DELETE"),
     "audit_chain": ("UPDATE", "DELETE"),
-    "events": ("UPDATE", "DELETE"),
-    "deltas": ("UPDATE", "DELETE"),
+    # These have their time, and go then.
+    "events": ("UPDATE",),
+    "deltas": ("UPDATE",),
     "tenants": ("UPDATE", "DELETE"),
     "api_keys": ("DELETE",),
     "agents": ("UPDATE", "DELETE"),

@@ -90,6 +90,12 @@ class Database:
             yield connection
 
     @asynccontextmanager
+    async def nobody(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that sees no row of anybody's: to notify."""
+        async with self._transaction("app.nobody", "on") as connection:
+            yield connection
+
+    @asynccontextmanager
     async def snapshot(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
         """A transaction that reads the rows of one tenant, all as they were at its beginning."""
         async with self._transaction("app.tenant_id", tenant_id, isolation="REPEATABLE READ") as connection:

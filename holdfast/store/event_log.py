@@ -3,7 +3,7 @@
 Numbers come from a counter on the run's row, which stays locked until the transaction ends: they have no gap, and are
 committed in their order, so that whoever has read up to one misses none before it. A statement that changes the run
 itself counts up in passing; others add `counted` and `logged` below to their own, which costs no round trip. Readers
-are woken by the commit, over `CHANNEL`. When a run has ended, its log is closed.
+are woken by the commit, over `CHANNEL`; of pieces of text, by `wake` after it. When a run has ended, its log is closed.
 
 Pieces of text share the numbers. Which try may write them stands on the run's row too (`stream_…`), and each write
 compares: a worker that was thought to be dead writes nothing into the text of its successor.
@@ -69,20 +69,25 @@ WITH this AS (SELECT CAST(:run_id AS text) AS run_id), {counted("this")}, {logge
 SELECT {WAKING}
 """)
 
-# A run is told of with all that is new of its log as of one moment.
+# A run is told of with what is new of its log as of one moment: as much as there is room for, and at least one event.
 _READ = text("""
 SELECT r.status, e.seq, e.type, e.data
 FROM runs r LEFT JOIN LATERAL (
-  SELECT seq, type, CAST(data AS text) AS data FROM events
-  WHERE tenant_id = r.tenant_id AND run_id = r.run_id AND seq > :after
-  UNION ALL
-  SELECT seq, 'message.delta', CAST(json_build_object('step', step, 'attempt', attempt, 'text', text) AS text)
-  FROM deltas WHERE tenant_id = r.tenant_id AND run_id = r.run_id AND seq > :after
-  ORDER BY seq LIMIT :limit
-) e ON true
+  SELECT seq, type, data, sum(octet_length(data)) OVER (ORDER BY seq) - octet_length(data) AS bytes_before FROM (
+    SELECT seq, type, CAST(data AS text) AS data FROM events
+    WHERE tenant_id = r.tenant_id AND run_id = r.run_id AND seq > :after
+    UNION ALL
+    SELECT seq, 'message.delta', CAST(json_build_object('step', step, 'attempt', attempt, 'text', text) AS text)
+    FROM deltas WHERE tenant_id = r.tenant_id AND run_id = r.run_id AND seq > :after
+    ORDER BY seq LIMIT :limit
+  ) newest
+) e ON e.bytes_before < :bytes
 WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id
 ORDER BY e.seq
 """)
+
+# Every log has an event that is no delta, from its beginning on.
+_IS_KEPT = text("SELECT EXISTS (SELECT FROM events WHERE tenant_id = :tenant_id AND run_id = :run_id)")
 
 _MAY_STREAM = f"""
 status IN {OPEN_STATES} AND (stream_step < :step OR stream_step = :step AND coalesce(stream_began <= :began, true))"""
@@ -97,10 +102,10 @@ WITH opened AS (
   INSERT INTO deltas (tenant_id, run_id, seq, step, attempt, text)
   SELECT :tenant_id, run_id, last_seq, CAST(:step AS int), stream_attempt, CAST(:text AS text) FROM opened
 )
-SELECT stream_attempt, pg_notify('{CHANNEL}', run_id) FROM opened
+SELECT stream_attempt FROM opened
 """)
 
-_WRITE = text(f"""
+_WRITE = text("""
 WITH counted AS (
   UPDATE runs SET last_seq = last_seq + 1
   WHERE tenant_id = :tenant_id AND run_id = :run_id AND stream_is_open AND stream_attempt = CAST(:attempt AS int)
@@ -109,8 +114,10 @@ WITH counted AS (
   INSERT INTO deltas (tenant_id, run_id, seq, step, attempt, text)
   SELECT :tenant_id, run_id, last_seq, CAST(:step AS int), CAST(:attempt AS int), CAST(:text AS text) FROM counted
 )
-SELECT pg_notify('{CHANNEL}', run_id) FROM counted
+SELECT run_id FROM counted
 """)
+
+_WAKE = text(f"SELECT pg_notify('{CHANNEL}', run_id) FROM unnest(CAST(:run_ids AS text[])) run_id")
 
 # Of a try before, or, if it is named, of this one.
 _VOID = text(f"""
@@ -149,7 +156,7 @@ class Tail:
 
 @dataclass(frozen=True)
 class Page:
-    """The newest of a log. `has_ended`: so has its run, and nothing will follow."""
+    """The next events of a log. `has_ended`: there are none, and there will be none, since its run has ended."""
 
     events: list[LoggedEvent]
     has_ended: bool
@@ -161,12 +168,30 @@ async def append(connection: AsyncConnection, tenant_id: str, run_id: str, *even
         await connection.execute(_APPEND, {"tenant_id": tenant_id, "run_id": run_id, **parameters(events)})
 
 
-async def read(connection: AsyncConnection, tenant_id: str, run_id: str, *, after: int, limit: int) -> Page:
-    """What follows number `after` in the log of a run that exists."""
-    values = {"tenant_id": tenant_id, "run_id": run_id, "after": after, "limit": limit}
+async def read(
+    connection: AsyncConnection, tenant_id: str, run_id: str, *, after: int, limit: int, max_bytes: int
+) -> Page:
+    """What follows number `after` in the log of a run that exists.
+
+    Args:
+        after: the number of the last event that was read.
+        limit: how many events at most.
+        max_bytes: how much data at most, unless a single event has more.
+    """
+    values = {"tenant_id": tenant_id, "run_id": run_id, "after": after, "limit": limit, "bytes": max_bytes}
     rows = (await connection.execute(_READ, values)).all()
     found = [LoggedEvent(row.seq, row.type, row.data) for row in rows if row.seq is not None]
-    return Page(found, has_ended=rows[0].status not in OPEN and len(found) < limit)
+    return Page(found, has_ended=rows[0].status not in OPEN and not found)
+
+
+async def is_kept(connection: AsyncConnection, tenant_id: str, run_id: str) -> bool:
+    """Whether there is a log of a run that has ended: it may be too old, or erased, or older than logs are."""
+    return bool(await connection.scalar(_IS_KEPT, {"tenant_id": tenant_id, "run_id": run_id}))
+
+
+async def wake(connection: AsyncConnection, run_ids: Sequence[str]) -> None:
+    """Have the readers of runs look. Needs no tenant."""
+    await connection.execute(_WAKE, {"run_ids": run_ids})
 
 
 async def open_stream(connection: AsyncConnection, own: Try, text: str) -> int | None:

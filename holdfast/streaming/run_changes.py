@@ -35,6 +35,11 @@ _LOOK_UNHEARD_S = 1.0
 #: How long to rest before listening again, in seconds.
 _LISTEN_AGAIN_S = 1.0
 
+#: How often the listening connection is asked whether it is alive, in seconds, and how long that may take: of a server
+#: that is cut off nothing is heard, as of one where nothing happens.
+_ASK_S = 10.0
+_ANSWER_S = 5.0
+
 State = TypeVar("State")
 
 
@@ -110,14 +115,16 @@ class RunChanges:
         self._is_listening = True
         self.wake_all()
         try:
-            await ended.wait()
+            while not ended.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(ended.wait(), _ASK_S)
+                async with asyncio.timeout(_ANSWER_S):
+                    # Said again, it changes nothing, and among the server's connections this one is known by it.
+                    await connection.execute(f"LISTEN {LOG}")
         finally:
             self._is_listening = False
             # So that those who went to wait for a notification look by the clock from here on.
             self.wake_all()
-            for channel in (STATUS, LOG, OUTBOX):
-                if not connection.is_closed():
-                    await connection.remove_listener(channel, self._wake)
 
     def wake_all(self) -> None:
         """Let everybody look: what was notified while nobody listened is lost."""

@@ -2,6 +2,9 @@
 
 Between two reads nothing is held: no connection, and no more than one page in memory, which is handed out as fast as it
 is taken. What a reader has seen is a number that it knows itself, so it can go on anywhere, at any time.
+
+Pieces of text may be missing, since a crash of the database takes them. A number that is missing shows it; what follows
+of the same text would be a text without its beginning, and is left out: the whole of it comes.
 """
 
 import asyncio
@@ -11,7 +14,7 @@ from collections.abc import AsyncGenerator
 from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast.domain.errors import Unavailable
-from holdfast.domain.events import TERMINAL, LoggedEvent
+from holdfast.domain.events import TERMINAL, LoggedEvent, MessageDelta
 from holdfast.store import event_log
 from holdfast.store.engine import Database
 from holdfast.store.event_log import Page
@@ -19,8 +22,12 @@ from holdfast.streaming.run_changes import LOG, RunChanges
 
 log = logging.getLogger(__name__)
 
-#: How many events are read at a time.
+#: How many events are read at a time, and how many bytes of them, which is what a slow reader costs.
 _PAGE = 100
+_PAGE_BYTES = 128 * 1024
+
+#: How many readers of a process read at once: the database's connections are for what must last, too.
+_READS = 4
 
 #: How long to rest before reading again when the database is away, in seconds.
 _READ_AGAIN_S = 1.0
@@ -32,6 +39,7 @@ class Tail:
     def __init__(self, database: Database, changes: RunChanges) -> None:
         self._database = database
         self._changes = changes
+        self._reads = asyncio.Semaphore(_READS)
         self._is_stopping = False
 
     def stop(self) -> None:
@@ -44,13 +52,16 @@ class Tail:
 
         Not `to_the_end`: without those to come. Outlasts an absence of the database.
         """
+        is_torn = False
         with self._changes.watching(LOG, run_id) as watch:
             while not self._is_stopping:
                 watch.is_seen()
                 page = await self._until_read(tenant_id, run_id, after)
                 for event in page.events:
-                    yield event
+                    is_torn = event.type == MessageDelta.TYPE and (is_torn or event.seq != after + 1)
                     after = event.seq
+                    if not is_torn:
+                        yield event
                     if event.type in TERMINAL:
                         return
                 if page.has_ended or not (page.events or to_the_end):
@@ -59,10 +70,13 @@ class Tail:
                     await watch.changed()
 
     async def _until_read(self, tenant_id: str, run_id: str, after: int) -> Page:
-        while True:
+        while not self._is_stopping:
             try:
-                async with self._database.tenant(tenant_id) as connection:
-                    return await event_log.read(connection, tenant_id, run_id, after=after, limit=_PAGE)
+                async with self._reads, self._database.tenant(tenant_id) as connection:
+                    return await event_log.read(
+                        connection, tenant_id, run_id, after=after, limit=_PAGE, max_bytes=_PAGE_BYTES
+                    )
             except (Unavailable, SQLAlchemyError) as error:
                 log.warning("the log of run %s can't be read now: %s", run_id, type(error).__name__)
                 await asyncio.sleep(_READ_AGAIN_S)
+        return Page([], has_ended=True)

@@ -44,6 +44,12 @@ async def whole_log(caller: Caller, run_id: str, after: int | None = None, url: 
     return [told async for told in read(caller, run_id, after, url)]
 
 
+async def gathered(reading: AsyncIterator[Told], into: list[Told]) -> None:
+    """Read on, and put what is read where it can be looked at meanwhile."""
+    async for told in reading:
+        into.append(told)
+
+
 def types(log: list[Told]) -> list[str]:
     """The types of events, one after the other; pieces of text count as one."""
     found: list[str] = []

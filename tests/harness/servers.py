@@ -49,6 +49,11 @@ class Servers:
         """A SQLAlchemy URL of a database of this server."""
         return make_url(self.postgres_url).set(database=database, username=user).render_as_string()
 
+    async def prepare(self) -> None:
+        """Make the template of the databases to come."""
+        await _execute(self.postgres_url, f"CREATE DATABASE {_TEMPLATE}")
+        await migrate(self.database_url(_TEMPLATE), self.database_url(_TEMPLATE, APP_ROLE))
+
     async def create_database(self, name: str) -> None:
         """Make a migrated database, as a copy of the template."""
         await _execute(self.postgres_url, f'CREATE DATABASE "{name}" TEMPLATE {_TEMPLATE}')
@@ -94,8 +99,7 @@ async def _start(folder: Path) -> Servers:
     await asyncio.gather(postgres.start(), temporal.start())
     _processes(folder).record([postgres.running.pid, temporal.running.pid])
     servers = Servers(postgres.url(), temporal.address)
-    await _execute(servers.postgres_url, f"CREATE DATABASE {_TEMPLATE}")
-    await migrate(servers.database_url(_TEMPLATE), servers.database_url(_TEMPLATE, APP_ROLE))
+    await servers.prepare()
     return servers
 
 

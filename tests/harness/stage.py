@@ -65,11 +65,12 @@ class Stage:
     database: Database
     database_url: str
     owner_url: str
-    owner: "asyncpg.Pool[asyncpg.Record]"
     temporal: Client
     task_queue: str
     provider: ScriptedProvider
     callers: list[Caller] = field(default_factory=list)
+    #: Connections of the owner, kept from one question to the next.
+    owners: "asyncpg.Pool[asyncpg.Record] | None" = None
 
     async def caller(
         self, tenant_id: str, person: str = "ada", roles: Collection[str] = (), only: Collection[str] = tuple(Role)
@@ -95,7 +96,10 @@ class Stage:
 
     async def rows(self, query: str, *values: object) -> list[asyncpg.Record]:
         """Rows as the owner sees them, whoever's they are."""
-        return list(await self.owner.fetch(query, *values))
+        if self.owners is not None:
+            return list(await self.owners.fetch(query, *values))
+        async with owning(self.owner_url) as owners:
+            return list(await owners.fetch(query, *values))
 
     async def everything_of(self, tenant_id: str) -> dict[str, list[str]]:
         """Every row of a tenant, by table."""
@@ -139,7 +143,7 @@ class Stage:
 
 
 def owning(owner_url: str) -> "asyncpg.Pool[asyncpg.Record]":
-    """Connections of the owner, kept from one question to the next."""
+    """Connections of the owner, for as long as the block."""
     url = make_url(owner_url).set(drivername="postgresql").render_as_string()
     return asyncpg.create_pool(url, min_size=0, max_size=4)
 
@@ -160,11 +164,13 @@ def _api_settings(database_url: str, task_queue: str, **others: Any) -> ApiSetti
 
 
 @asynccontextmanager
-async def serving_api(database_url: str, task_queue: str, **settings: Any) -> AsyncIterator[str]:
-    """An API of the tests, with the usual settings and others; gives its URL."""
+async def serving_api(
+    database_url: str, task_queue: str, port: int | None = None, /, **settings: Any
+) -> AsyncIterator[str]:
+    """An API of the tests, with the usual settings and others, on any port by default; gives its URL."""
     async with (
         api.wiring.wire(_api_settings(database_url, task_queue, **settings)) as services,
-        serving(create_app(services), on_stop=services.events.stop) as url,
+        serving(create_app(services), port, on_stop=services.events.stop) as url,
     ):
         yield url
 
@@ -226,8 +232,10 @@ async def playing(
             owner_url = servers.database_url(name)
             temporal = await connect(KEYRING)
             async with (
-                owning(owner_url) as owner,
-                dismissing(Stage(url, database, database_url, owner_url, owner, temporal, name, provider)) as stage,
+                owning(owner_url) as owners,
+                dismissing(
+                    Stage(url, database, database_url, owner_url, temporal, name, provider, owners=owners)
+                ) as stage,
             ):
                 yield stage
     finally:
@@ -244,8 +252,8 @@ async def playing_without_a_worker(servers: Servers, provider: ScriptedProvider,
     try:
         async with serving_api(database_url, name) as url:
             owner_url = servers.database_url(name)
-            async with owning(owner_url) as owner:
-                stage = Stage(url, database, database_url, owner_url, owner, await connect(), name, provider)
+            async with owning(owner_url) as owners:
+                stage = Stage(url, database, database_url, owner_url, await connect(), name, provider, owners=owners)
                 async with dismissing(stage):
                     yield stage
     finally:

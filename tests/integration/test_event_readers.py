@@ -3,20 +3,23 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
+from sqlalchemy import make_url
 
 from holdfast.domain.events import ToolCallStarted
 from holdfast.store import event_log
+from holdfast.store.engine import Database, create_engine
+from holdfast.streaming.herald import Herald
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Stalls, Text
 from tests.harness.caller import Caller
 from tests.harness.conditions import until
 from tests.harness.processes import api_process
-from tests.harness.reading import Told, is_gapless, read, shown, whole_log
+from tests.harness.reading import Told, gathered, is_gapless, read, shown, whole_log
 from tests.harness.stage import Stage, serving_api
 
 _ESTABLISHED = "01"
@@ -35,11 +38,6 @@ async def begun(ada: Caller, provider: ScriptedProvider) -> str:
         pass
     await reading.aclose()  # type: ignore[attr-defined]  # an async generator, though typed as an iterator
     return run_id
-
-
-async def gathered(reading: AsyncIterator[Told], into: list[Told]) -> None:
-    async for told in reading:
-        into.append(told)
 
 
 async def test_on_two_processes_and_through_a_restart(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
@@ -120,6 +118,8 @@ async def test_a_crash_of_the_database_has_emptied_the_deltas(
     log = await whole_log(ada, run_id)
 
     assert shown(seen) == shown(log) == COUNTED == (await ada.run(run_id))["reply"]
+    for told in range(len(log)):
+        assert COUNTED.startswith(shown(log[:told])), "nobody is shown a text without its beginning"
     assert [told.type for told in log if told.type != "message.delta"] == [
         told.type for told in seen if told.type != "message.delta"
     ]
@@ -127,24 +127,8 @@ async def test_a_crash_of_the_database_has_emptied_the_deltas(
     assert unlogged["relpersistence"] == b"u"
 
 
-async def test_many_read_with_few_connections(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
-    """More readers than the pool has connections, while others use the API."""
-    run_id = await begun(ada, provider)
-    logs: list[list[Told]] = [[] for _ in range(120)]
-    async with asyncio.TaskGroup() as group:
-        for log in logs:
-            group.create_task(gathered(read(ada, run_id), log))
-        await until(lambda: all(len(log) >= 3 for log in logs))
-        assert (await ada.ask("hello"))["reply"] == "You said: hello"
-        connections = await stage.rows("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
-        provider.release()
-
-    assert 1 < connections[0]["count"] < 40
-    assert logs == [await whole_log(ada, run_id)] * len(logs)
-
-
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux drops who does not read")
-async def test_who_does_not_read_is_dropped(ada: Caller, stage: Stage, tmp_path: Path) -> None:
+async def test_who_does_not_read_or_does_not_ask_is_dropped(ada: Caller, stage: Stage, tmp_path: Path) -> None:
     run = await ada.ask("hello")
     await stage.rows(
         "INSERT INTO events (tenant_id, run_id, seq, type, data)"
@@ -155,7 +139,12 @@ async def test_who_does_not_read_is_dropped(ada: Caller, stage: Stage, tmp_path:
     )
     async with api_process(stage, tmp_path / "api.log", HOLDFAST_API_UNREAD_S="1") as (url, _):
         address = urlsplit(url)
-        with socket.create_connection((str(address.hostname), int(address.port or 0))) as lazy:
+        where = (str(address.hostname), int(address.port or 0))
+        with socket.create_connection(where) as silent, socket.create_connection(where) as slow:
+            slow.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 9\r\n\r\n{")
+            await until(lambda: not _is_served(address.port))
+            assert [await asyncio.to_thread(_until_reset, one) for one in (silent, slow)] == [0, 0]
+        with socket.create_connection(where) as lazy:
             key = f"authorization: Bearer {ada.key}"
             request = f"GET /v1/runs/{run['id']}/events?after=50 HTTP/1.1\r\nhost: 127.0.0.1\r\n{key}\r\n\r\n"
             await asyncio.to_thread(lazy.sendall, request.encode())
@@ -200,3 +189,29 @@ async def test_numbers_follow_commits_however_many_write(ada: Caller, stage: Sta
     assert seen == await whole_log(ada, run_id)
     (row,) = await stage.rows("SELECT last_seq FROM runs WHERE run_id = $1", run_id)
     assert row["last_seq"] == len(seen)
+
+
+async def test_what_grows_while_others_are_told_is_told_next(stage: Stage) -> None:
+    heard: list[str] = []
+    connection = await asyncpg.connect(make_url(stage.database_url).set(drivername="postgresql").render_as_string())
+    try:
+        await connection.add_listener(event_log.CHANNEL, lambda *told: heard.append(told[-1]))
+        herald = Herald(stage.database)
+        herald.tell("first")
+        await asyncio.sleep(0)
+        for number in range(100):
+            herald.tell(f"run {number % 50}")
+        await herald.close()
+        await until(lambda: len(heard) >= 51)
+    finally:
+        await connection.close()
+
+    assert sorted(heard) == sorted(["first", *(f"run {number}" for number in range(50))])
+
+
+async def test_a_database_that_is_away_is_told_nothing_and_nobody_waits_for_it() -> None:
+    away = Database(create_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nothing", pool_size=1))
+    herald = Herald(away)
+    herald.tell("a run")
+    await herald.close()
+    await away.close()

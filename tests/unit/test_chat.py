@@ -1,0 +1,97 @@
+"""What `holdfast chat` shows, and what it takes typed words for."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from holdfast.cli.asking import Answer, Later, Unclear, question, time_left, understood
+from holdfast.cli.following import Told
+from holdfast.cli.output import harmless, one_line
+from holdfast.cli.screen import Plain
+
+CALL: dict[str, Any] = {
+    "id": "conf_1",
+    "kind": "call",
+    "tool": "refund",
+    "tool_call_id": "call_1",
+    "arguments": {"order": 7, "why": "a\u202eb\x1b[2J"},
+    "arguments_digest": "d",
+    "rule": "confirm: always",
+    "requested_by": "ada",
+    "approvers": ["finance"],
+    "four_eyes": True,
+    "deadline": "2026-11-21T12:00:00Z",
+    "on_deadline": "reject",
+}
+
+
+def test_a_question_hides_nothing() -> None:
+    asked = question(CALL)
+
+    assert "order = 7" in asked
+    assert r'why = "a\u202eb\u001b[2J"' in asked, "what a terminal would obey or turn round is written out"
+    for part in ("ada", "confirm: always", "role finance", "not who asked", "2026-11-21T12:00:00 UTC: reject"):
+        assert part in asked
+    assert one_line({"a\x9b": "\u2066"}) == r'a\u009b="\u2066"'
+    assert harmless("a\n\tb\x1b[31m\u202e\r") == "a\n\tb\ufffd[31m\ufffd\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("typed", "body"),
+    [
+        ("y\n", {"decision": "approve"}),
+        (" YES \n", {"decision": "approve"}),
+        ("n\n", {"decision": "reject"}),
+        ("no, not now\n", None),
+        ("n too much\n", {"decision": "reject", "reason": "too much"}),
+        ('e {"order": 8}\n', {"decision": "edit", "arguments": {"order": 8}}),
+        ("e [8]\n", None),
+        ("e\n", None),
+        ("\n", None),
+        ("yikes\n", None),
+    ],
+)
+def test_a_typed_line_is_that_decision_or_none(typed: str, body: dict[str, Any] | None) -> None:
+    answer = understood(typed, CALL)
+    if body is None:
+        assert isinstance(answer, Unclear)
+    else:
+        assert answer == Answer("/v1/confirmations/conf_1/decision", {**body, "arguments_digest": "d"})
+
+
+def test_other_questions_take_other_answers() -> None:
+    outcome = {**CALL, "kind": "outcome"}
+
+    assert understood("l\n", CALL) == Later()
+    assert understood("committed I looked\n", outcome) == Answer(
+        "/v1/tool-calls/call_1/resolution", {"outcome": "committed", "evidence": "I looked"}
+    )
+    assert isinstance(understood("committed\n", outcome), Unclear)
+    assert isinstance(understood("y\n", outcome), Unclear)
+    assert isinstance(understood('e {"a": 1}\n', {**CALL, "kind": "budget"}), Unclear)
+
+
+def test_the_time_that_is_left() -> None:
+    now = datetime(2026, 11, 21, 11, 58, 55, tzinfo=UTC)
+
+    assert time_left(CALL["deadline"], now) == "1:05"
+    assert time_left(CALL["deadline"], now - timedelta(hours=30)) == "30:01:05"
+    assert time_left(CALL["deadline"], now + timedelta(hours=1)) == "0:00"
+
+
+def test_a_pipe_is_given_the_reply_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = Plain()
+    for seq, (kind, data) in enumerate(
+        [
+            ("message.delta", {"attempt": 1, "text": "Nev"}),
+            ("message.reset", {"attempt": 1}),
+            ("message.completed", {"text": "Let me see."}),
+            ("message.completed", {"text": "**Found.**\x1b"}),
+            ("run.completed", {}),
+        ]
+    ):
+        plain.show(Told(seq, kind, json.loads(json.dumps(data))))
+
+    assert capsys.readouterr().out == "**Found.**\x1b\n", "as it is: what a program does with it, it knows"
