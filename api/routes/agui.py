@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any
 
-from ag_ui.core import BaseEvent, Message, ResumeEntry, RunAgentInput, TextPart, UserMessage
+from ag_ui.core import BaseEvent, ResumeEntry, RunAgentInput, TextPart, UserMessage
 from fastapi import Depends, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,6 +28,9 @@ from holdfast.services.threads import Answer, answer, conversation_named, messag
 router = resource("/agui", "chat clients")
 
 _VIA = "ag-ui"
+
+# All else in the history is the client's picture of what stands on our side.
+_NOTHING_NEW = "The last message must be the user's: it is the one that is new."
 
 
 class RunBody(RunAgentInput):
@@ -76,8 +79,17 @@ async def _told(
 
 
 async def _accept(found: Services, caller: Caller, agent: str, body: RunBody) -> str:
-    message = message_in_thread(caller, agent, body.thread_id, _new_text(body.messages), body.run_id)
-    accepted = await found.messages.accept(caller, message, may_begin=not is_conversation_id(body.thread_id))
+    said = next((one for one in reversed(body.messages) if isinstance(one, UserMessage)), None)
+    if said is None:
+        raise InvalidInput("messages", _NOTHING_NEW)
+    message = message_in_thread(caller, agent, body.thread_id, _text(said), body.run_id)
+    if said is body.messages[-1]:
+        may_begin = not is_conversation_id(body.thread_id)
+        return (await found.messages.accept(caller, message, may_begin=may_begin)).run_id
+    # A run that is asked for again has left a part of its answer in the client's history.
+    accepted = await found.messages.accepted_before(caller, message)
+    if accepted is None:
+        raise InvalidInput("messages", _NOTHING_NEW)
     return accepted.run_id
 
 
@@ -90,15 +102,11 @@ async def _events(
         yield event
 
 
-def _new_text(messages: list[Message]) -> str:
-    """What the user says now. All else in the history is the client's picture of what stands on our side."""
-    last = messages[-1] if messages else None
-    if not isinstance(last, UserMessage):
-        raise InvalidInput("messages", "The last message must be the user's: it is the one that is new.")
-    if isinstance(last.content, str):
-        return last.content
-    texts = [part.text for part in last.content if isinstance(part, TextPart)]
-    if len(texts) < len(last.content):
+def _text(said: UserMessage) -> str:
+    if isinstance(said.content, str):
+        return said.content
+    texts = [part.text for part in said.content if isinstance(part, TextPart)]
+    if len(texts) < len(said.content):
         raise InvalidInput("messages", "A message may have text only.")
     return "\n".join(texts)
 

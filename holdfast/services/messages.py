@@ -95,6 +95,15 @@ class Messages:
         status = RunStatus.QUEUED if arrival.answered_by is None else RunStatus.MERGED
         return Accepted(run.message_id, run.conversation_id, run.run_id, is_new=True, status=status)
 
+    async def accepted_before(self, caller: Caller, message: NewMessage) -> Accepted | None:
+        """What came of a message that was accepted under this key before; None: nothing was.
+
+        Raises:
+            IdempotencyMismatch: it was another message, or somebody else's.
+        """
+        first = await self._find_first(caller, message)
+        return None if first is None else _repeat(caller, first, _fingerprint(message))
+
     async def in_conversation(
         self, caller: Caller, conversation_id: str, *, after: str | None, limit: int
     ) -> list[Message]:
