@@ -55,6 +55,14 @@ class ChatBody(BaseModel):
     messageId: str | None = None
 
 
+class ResumeQuery(BaseModel):
+    """What is to be told again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ended: bool = Field(default=False, description="true: the newest answer also if it has ended since")
+
+
 _sender = needs(Permission.MESSAGES_SEND)
 _reader = needs(Permission.RUNS_READ)
 
@@ -144,11 +152,11 @@ async def _resumed(
     request: Request,
     caller: Annotated[Caller, _reader],
     chat_id: Annotated[str, Path(min_length=1, max_length=255)],
-    ended: Annotated[bool, Query(description="true: tell the last answer also if it has ended since")] = False,
+    query: Annotated[ResumeQuery, Query()],
 ) -> AsyncIterator[AsyncIterator[Chunk]]:
     found = services(request)
     run = await found.runs.newest_in(caller, conversation_named(caller, chat_id))
-    if run is None or not (ended or await found.runs.wait(caller, run.run_id, 0) in OPEN):
+    if run is None or not (query.ended or await found.runs.wait(caller, run.run_id, 0) in OPEN):
         raise HTTPException(204)
     async with aclosing(read(found, caller, run.run_id, UiMessage())) as chunks:
         yield chunks

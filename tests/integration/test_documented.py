@@ -48,6 +48,7 @@ async def test_what_fits_is_answered_as_documented(
 ) -> None:
     call = ("hang_sending", {"marker": "m"}) if "resolution" in path else ("pay", {"marker": "m", "amount": 1})
     known = {**await something(ada, provider, call), **await something_to_administer(ada, path)}
+    known |= from_a_chat(path)
     if path.endswith("/events"):
         # The stream of one that waits would not end.
         known["run_id"] = (await ada.ask("hello"))["id"]
@@ -90,6 +91,16 @@ async def something(ada: Caller, provider: ScriptedProvider, call: tuple[str, di
         "tool_call_id": run["tool_calls"][0]["id"],
         "wait": 0.5,
     }
+
+
+def from_a_chat(path: str) -> dict[str, Any]:
+    """What a request of a chat client can say: a new message."""
+    if path == "/agui/{agent}":
+        return {"messages": [{"id": "m", "role": "user", "content": "hello"}], "tools": [], "resume": None}
+    if path == "/api/chat":
+        message = {"id": "m", "role": "user", "parts": [{"type": "text", "text": "hello"}]}
+        return {"messages": [message], "trigger": "submit-message", "messageId": None}
+    return {}
 
 
 async def something_to_administer(ada: Caller, path: str) -> dict[str, Any]:
