@@ -51,7 +51,7 @@ async def read(found: Services, caller: Caller, run_id: str, projection: Project
                 for said in projection.on(last) if isinstance(last, LoggedEvent) else projection.interrupt(last):
                     yield said
         reading = await _read_on_in(found, caller, last)
-    if last is None or (isinstance(last, LoggedEvent) and last.type not in TERMINAL):
+    if last is None or (isinstance(last, LoggedEvent) and last.type not in TERMINAL - {RunMerged.TYPE}):
         for said in await _without_its_log(found, caller, run_id, projection):
             yield said
 
@@ -74,8 +74,9 @@ async def _happening(found: Services, caller: Caller, run_id: str, story: Story)
 
 
 def _may_ask(event: LoggedEvent, story: Story) -> bool:
-    is_of_asking = event.type == "confirmation.requested" or event.type.startswith("tool_call.")
-    return is_of_asking and not story.is_known and bool(story.questions())
+    # An escalation asks further people, of whom the reader may be one.
+    is_of_asking = event.type in ("confirmation.requested", "confirmation.escalated")
+    return (is_of_asking or event.type.startswith("tool_call.")) and not story.is_known and bool(story.questions())
 
 
 async def _questions(found: Services, caller: Caller, run_id: str, after: int, story: Story) -> list[Question]:
@@ -94,15 +95,15 @@ async def _read_on_in(found: Services, caller: Caller, last: What | None) -> str
     try:
         await found.runs.wait(caller, run_id, 0)
     except NotFound:
-        # It is somebody else's, who is the one to read it.
+        # It is somebody else's, who is the one to read it; how it answers this message is told in the end.
         return None
     return run_id
 
 
 async def _without_its_log(found: Services, caller: Caller, run_id: str, projection: Projection[Said]) -> list[Said]:
     """The rest of a run whose log says nothing more: this process stops, or the log was removed after the run."""
-    detail = await found.runs.get(caller, run_id)
-    if detail.run.status in OPEN:
+    detail = await found.runs.answering(caller, run_id)
+    if detail.run.status in OPEN or projection.story.run_id == detail.run.run_id:
         return list(projection.cut_off())
     return [said for event in _from_record(detail) for said in projection.on(event)]
 
