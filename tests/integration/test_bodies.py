@@ -117,7 +117,9 @@ _DECISION = {"decision": "edit", "arguments_digest": "0" * 64, "reason": "why", 
 # Of none that is there: what goes into a thread of the client's own name is answered with a stream.
 _CONVERSATION = f"conv_{'0' * 26}"
 _APPROVAL = f"conf_{'0' * 26}.{'0' * 64}"
-_SAID = {"role": "user", "parts": [{"type": "text", "text": "hello"}]}
+_EDIT = {"approved": True, "reason": "r", "editedArgs": {"a": "b"}}
+_TEXT = {"type": "text", "text": "hello"}
+_APPROVED = {"state": "approval-responded", "approval": {"id": _APPROVAL, "approved": True, "reason": "r"}}
 
 #: For each operation, bodies that fit. One that is not named here fails the test.
 FITTING: dict[str, list[Any]] = {
@@ -157,47 +159,17 @@ FITTING: dict[str, list[Any]] = {
     "/complete/stream": [_ASK],
     "/generate": [{**_ASK, "schema": {"type": "object", "title": "t"}, "prompt_version": "v"}],
     "/agui/{agent}": [
+        {"threadId": _CONVERSATION, "runId": "r", "messages": [{"id": "m", "role": "user", "content": "hello"}]},
         {
             "threadId": _CONVERSATION,
             "runId": "r",
-            "messages": [{"id": "m", "role": "user", "content": [{"type": "text", "text": "hello"}]}],
-            "tools": [],
-            "context": [{"description": "d", "value": "v"}],
-            "forwardedProps": {"a": "b"},
-        },
-        {
-            "threadId": _CONVERSATION,
-            "runId": "r",
-            "messages": [{"id": "m", "role": "user", "content": "hello"}],
-            "resume": [
-                {"interruptId": _APPROVAL, "status": "resolved", "payload": {"approved": True, "reason": "r"}},
-                {
-                    "interruptId": _APPROVAL,
-                    "status": "resolved",
-                    "payload": {"approved": True, "editedArgs": {"a": "b"}},
-                },
-            ],
+            "messages": [],
+            "resume": [{"interruptId": _APPROVAL, "status": "resolved", "payload": _EDIT}],
         },
     ],
     "/api/chat": [
-        {"agent": "support", "id": _CONVERSATION, "trigger": "submit-message", "messages": [{"id": "m", **_SAID}]},
-        {
-            "agent": "support",
-            "id": _CONVERSATION,
-            "messages": [
-                {
-                    "id": "m",
-                    "role": "assistant",
-                    "parts": [
-                        {
-                            "type": "dynamic-tool",
-                            "state": "approval-responded",
-                            "approval": {"id": _APPROVAL, "approved": True, "reason": "r"},
-                        }
-                    ],
-                }
-            ],
-        },
+        {"agent": "support", "id": _CONVERSATION, "messages": [{"id": "m", "role": "user", "parts": [_TEXT]}]},
+        {"id": _CONVERSATION, "messages": [{"id": "m", "role": "assistant", "parts": [_APPROVED]}]},
     ],
     "/embed": [{"alias": "vectors", "input": ["a"], "purpose": "p"}],
 }

@@ -10,6 +10,7 @@ from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Text, ToolCalls
 from tests.agents.tools import effects
 from tests.harness.caller import Caller, Json
+from tests.harness.conditions import until
 from tests.harness.stage import Stage
 
 
@@ -61,8 +62,12 @@ async def test_who_may_not_decide_is_not_asked_and_reads_on(
     bob = await stage.caller(ada.tenant_id, person="bob", roles=["billing"])
     reading = asyncio.create_task(ada.http.post("/agui/guarded", json=run("a-thread", "r")))
     found: list[Json] = []
-    while not found:
-        found = (await bob.get("/v1/confirmations", status="pending"))["data"]
+
+    async def is_asked() -> bool:
+        found[:] = (await bob.get("/v1/confirmations", status="pending"))["data"]
+        return bool(found)
+
+    await until(is_asked)
     assert not reading.done()
     await bob.decide(found[0])
     events = told(await reading)
@@ -100,14 +105,8 @@ async def test_everything_that_a_step_asks_is_asked_at_once(ada: Caller, provide
     provider.script(ToolCalls([*calls, ("look_up", {"marker": "m"})]), Text("Done."))
     asked = told(await ada.http.post("/agui/support", json=run("a-thread", "r1")))
     interrupts = asked[-1]["outcome"]["interrupts"]
-    resume = [
-        {
-            "interruptId": one["id"],
-            "status": "resolved",
-            "payload": {"approved": one["metadata"]["arguments"]["amount"] == 1},
-        }
-        for one in interrupts
-    ]
+    approved = {one["id"]: one["metadata"]["arguments"]["amount"] == 1 for one in interrupts}
+    resume = [{"interruptId": key, "status": "resolved", "payload": {"approved": yes}} for key, yes in approved.items()]
     events = told(await ada.http.post("/agui/support", json=run("a-thread", "r2", resume=resume)))
     results = [one["toolCallId"] for one in [*asked, *events] if one["type"] == "TOOL_CALL_RESULT"]
 
