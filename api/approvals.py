@@ -15,5 +15,5 @@ def named(answered_by: str) -> tuple[str, str]:
     """
     found = _FORM.fullmatch(answered_by)
     if found is None:
-        raise NotFound("confirmation", answered_by)
+        raise NotFound("confirmation", answered_by[:100])
     return found["confirmation"], found["digest"]

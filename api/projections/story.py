@@ -124,7 +124,8 @@ class Ended:
 
 Told = Began | TextBegan | TextPiece | TextEnded | TextVoid | CallProposed | Settled | Ended
 
-_UNSUCCESSFUL = {
+_SETTLED = {
+    "tool_call.succeeded": Outcome.RESULT,
     "tool_call.failed": Outcome.ERROR,
     "tool_call.denied": Outcome.ERROR,
     "tool_call.expired": Outcome.ERROR,
@@ -248,16 +249,16 @@ class Story:
         elif kind == "tool_call.ambiguous":
             # A person may say yet what became of it; until the model is told that nobody knows.
             call.is_ambiguous = True
-        else:
+        elif kind in _SETTLED:
             del self._calls[key]
             yield self._settled(kind, key, tool, data)
 
     def _settled(self, kind: str, key: str, tool: str, data: Mapping[str, Any]) -> Settled:
         if kind == "tool_call.succeeded":
-            return Settled(key, tool, Outcome.RESULT, data["result"])
+            return Settled(key, tool, _SETTLED[kind], data["result"])
         if data["error"] is None:
             return Settled(key, tool, Outcome.RESULT, self._said.get(key) or "")
-        return Settled(key, tool, _UNSUCCESSFUL.get(kind, Outcome.ERROR), data["error"])
+        return Settled(key, tool, _SETTLED[kind], data["error"])
 
     def _settle_rest(self, keys: Iterable[str]) -> Iterator[Told]:
         for key in list(keys):

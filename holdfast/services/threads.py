@@ -12,7 +12,7 @@ from holdfast.domain.errors import InvalidInput, NotFound
 from holdfast.domain.ids import conversation_of_thread, is_conversation_id
 from holdfast.domain.messages import NewMessage
 from holdfast.domain.permissions import Caller
-from holdfast.services.confirmations import Confirmations, Decided, may_decide
+from holdfast.services.confirmations import MAX_AT_ONCE, Confirmations, Decided, may_decide
 
 _GIVEN_UP = "The person was asked in a chat, and gave no answer."
 
@@ -49,6 +49,8 @@ async def answer(
         InvalidInput: they are of several runs.
         HoldfastError: as `Confirmations.decide` does, for the first that can't be decided.
     """
+    if len(answers) > MAX_AT_ONCE:
+        raise InvalidInput("resume", f"At most {MAX_AT_ONCE} confirmations can be answered at once.")
     run_ids, decisions = set(), []
     for given in answers:
         asked = await confirmations.get(caller, given.confirmation_id)

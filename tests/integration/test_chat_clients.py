@@ -34,14 +34,14 @@ def told(response: httpx.Response) -> list[Json]:
 
 
 async def test_those_who_begin_a_thread_at_once_mean_the_same(ada: Caller) -> None:
-    posts = [ada.http.post("/api/chat", json=chat("new", text)) for text in ("one", "two", "three") * 2]
+    posts = [ada.http.post("/api/chat", json=chat("new", text)) for text in ("one", "two") * 2]
     answers = await asyncio.gather(*posts)
     runs = (await ada.get("/v1/runs"))["data"]
 
-    assert [answer.status_code for answer in answers] == [200] * 6
+    assert [answer.status_code for answer in answers] == [200] * 4
     assert len({run["conversation_id"] for run in runs}) == 1
-    assert len(runs) == 3, "each message once, however often it came"
-    assert len({told(answer)[0]["messageId"] for answer in answers}) == 3
+    assert len(runs) == 2, "each message once, however often it came"
+    assert len({told(answer)[0]["messageId"] for answer in answers}) == 2
     assert answers[0].headers["x-vercel-ai-ui-message-stream"] == "v1"
     assert answers[0].text.endswith("data: [DONE]\n\n")
 

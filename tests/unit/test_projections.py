@@ -220,6 +220,18 @@ def test_what_is_half_said_when_a_run_ends_is_void(end: str) -> None:
     assert (agui(told).texts, sdk(told).texts) == ([], [])
 
 
+def test_a_new_attempt_takes_the_place_of_one_that_was_not_taken_back() -> None:
+    told = log(piece("One two"), piece("Three", attempt=2))
+
+    assert agui(told).texts == sdk(told).texts == ["Three"]
+
+
+def test_a_kind_of_call_event_that_is_not_known_is_passed_over() -> None:
+    told = log(proposed(), outcome("moved_on", to="somewhere"), *DONE)
+
+    assert sdk(told).calls == {"call_1": "tool-output-error"}
+
+
 def test_an_apology_stands_alone() -> None:
     told = log(piece("One two"), whole("Sorry.", None), *DONE)
 
