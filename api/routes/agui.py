@@ -4,10 +4,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any
 
-from ag_ui.core import BaseEvent, ResumeEntry, RunAgentInput, TextPart, UserMessage
+from ag_ui.core import BaseEvent, Message, ResumeEntry, RunAgentInput, TextPart, UserMessage
 from fastapi import Depends, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from api import approvals
 from api.auth import needs
@@ -36,6 +36,11 @@ _NOTHING_NEW = "The last message must be the user's: it is the one that is new."
 class RunBody(RunAgentInput):
     """`RunAgentInput` of AG-UI 1.0. `state`, `context` and `forwardedProps` are not used."""
 
+    # Documented by name: AG-UI's own page says all of it, and of most of it nothing is read.
+    messages: Annotated[
+        list[Message], WithJsonSchema({"type": "array", "items": {"type": "object", "title": "Message"}})
+    ]
+    tools: list[Any] | None = None
     thread_id: str = Field(min_length=1, max_length=255)
     run_id: str = Field(min_length=1, max_length=255)
 
