@@ -6,8 +6,10 @@ from api import auth, middleware, problems
 from api.codec_edge import CodecEdge
 from api.routes import (
     agents,
+    agui,
     audit,
     budget,
+    chat,
     codec,
     confirmations,
     conversations,
@@ -35,6 +37,7 @@ Authenticate with an API key: `Authorization: Bearer hf_…`. Errors are `applic
 #: What the API always serves; the models only where it is told of a models file, Slack where that is set up.
 RESOURCES = (
     *(messages, conversations, runs, tool_calls, confirmations, agents, budget, audit),
+    *(agui, chat),
     *(keys, identities, provider_keys, webhooks, switches, codec, health, docs),
 )
 
