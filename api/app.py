@@ -8,6 +8,7 @@ from api.routes import (
     agents,
     audit,
     budget,
+    chat_completions,
     codec,
     confirmations,
     conversations,
@@ -16,7 +17,9 @@ from api.routes import (
     keys,
     messages,
     models,
+    openai_models,
     provider_keys,
+    responses,
     runs,
     switches,
     tool_calls,
@@ -32,6 +35,7 @@ Authenticate with an API key: `Authorization: Bearer hf_…`. Errors are `applic
 #: What the API always serves; the models only where it is told of a models file.
 RESOURCES = (
     *(messages, conversations, runs, tool_calls, confirmations, agents, budget, audit),
+    *(responses, chat_completions, openai_models),
     *(keys, identities, provider_keys, switches, codec, health),
 )
 

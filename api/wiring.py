@@ -20,6 +20,7 @@ from holdfast.services.audit_heads import Signer
 from holdfast.services.audit_log import AuditLog
 from holdfast.services.budgets import Budgets
 from holdfast.services.confirmations import Confirmations
+from holdfast.services.exchanges import Exchanges
 from holdfast.services.issuer import IssuerKeys
 from holdfast.services.keys import Keys
 from holdfast.services.messages import Messages
@@ -75,6 +76,8 @@ class Services(PoolServices):
     budgets: Budgets
     confirmations: Confirmations
     events: RunEvents
+    exchanges: Exchanges
+    confirmation_wait_s: float
     messages: Messages
     principals: Principals
     provider_keys: ProviderKeys
@@ -102,6 +105,7 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
         provider_keys = ProviderKeys(database, settings.keyring)
         temporal = await client.connect(settings.keyring, lazy=True)
         workflows = MessageWorkflows(temporal, settings.task_queue)
+        messages, confirmations = Messages(database, workflows), Confirmations(database, workflows)
         stopper = Stopper(database, workflows)
         async with (
             _running(engine, database, workflows, stopper) as changes,
@@ -113,11 +117,13 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 agents=Agents(database),
                 audit=AuditLog(database),
                 budgets=Budgets(database),
-                confirmations=Confirmations(database, workflows),
+                confirmations=confirmations,
+                confirmation_wait_s=settings.confirmation_wait_s,
                 access=access_,
                 events=RunEvents(database, changes),
                 models=_models(settings, database, provider_keys),
-                messages=Messages(database, workflows),
+                exchanges=Exchanges(database, messages, confirmations),
+                messages=messages,
                 principals=Principals(database, access_.forget),
                 provider_keys=provider_keys,
                 runs=Runs(database, changes, workflows),

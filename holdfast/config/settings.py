@@ -171,6 +171,11 @@ class ApiSettings(AccessSettings, ServingSettings):
     api_unread_s: float = Field(
         default=30, ge=1, description="the seconds after which a client that reads nothing is dropped"
     )
+    confirmation_wait_s: float = Field(
+        default=20,
+        ge=0,
+        description="the seconds that /v1/chat/completions waits for a person before it says what waits for one",
+    )
     temporal_ui_url: str | None = Field(default=None, description="the address of the Temporal UI, for links to it")
     models: Path | None = Field(
         default=None, description="the path of models.yaml, to serve the model pool from the API too"

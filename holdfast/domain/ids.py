@@ -1,5 +1,7 @@
 """Identifiers: prefixed ULIDs, so that an id says what it names and sorts by the time it was made."""
 
+from datetime import datetime
+
 from ulid import ULID
 
 
@@ -9,6 +11,11 @@ def new_message_id() -> str:
 
 def new_run_id() -> str:
     return f"run_{ULID()}"
+
+
+def earliest_run_id(moment: datetime) -> str:
+    """What sorts before the id of every run that was accepted after a moment."""
+    return f"run_{str(ULID.from_datetime(moment))[:10]}"
 
 
 def new_conversation_id() -> str:

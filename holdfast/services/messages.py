@@ -1,22 +1,26 @@
 """Accepting a message: committed first, started next. Once it is committed, nothing loses it."""
 
 import hmac
+import json
 import logging
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.domain.client_tools import as_stored
 from holdfast.domain.confirmations import canonical_digest
-from holdfast.domain.errors import IdempotencyMismatch, InvalidInput, NotFound, Unavailable
+from holdfast.domain.errors import Conflict, IdempotencyMismatch, InvalidInput, NotFound, Unavailable
 from holdfast.domain.events import Event, RunMerged, RunQueued
-from holdfast.domain.ids import new_conversation_id, new_message_id, new_run_id, workflow_id
+from holdfast.domain.ids import earliest_run_id, new_conversation_id, new_message_id, new_run_id, workflow_id
 from holdfast.domain.messages import MAX_TEXT_CHARACTERS, Message, NewMessage
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.runs import RunStatus, RunToStart
 from holdfast.domain.storable import is_storable
 from holdfast.services.arrivals import Arrival, arrive
+from holdfast.services.client_calls import check_tools, take_outputs
 from holdfast.services.confirmations import wake
 from holdfast.services.runs import cancel
 from holdfast.store import audit, messages, turns
@@ -27,6 +31,9 @@ log = logging.getLogger(__name__)
 
 #: The longest idempotency key, in characters; Stripe's limit, which clients know.
 MAX_KEY_CHARACTERS = 255
+
+#: For how long a client that got no answer may be trying again: OpenAI's SDKs wait ten minutes for one.
+_SENT_AGAIN_WITHIN = timedelta(minutes=11)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,8 @@ class Messages:
             InvalidInput: the text is empty, too long or can't be stored, or there is no such agent.
             IdempotencyMismatch: the key was used before with another message.
             NotFound: there is no such conversation.
-            Conflict: the conversation is busy, and its agent takes no message meanwhile; nothing was accepted.
+            Conflict: the conversation is busy, and its agent takes no message meanwhile; or it has gone on since what
+                the message `follows`, or without a call that it has an output for; nothing was accepted.
             Stopped: a kill switch is thrown; nothing was accepted.
             Unavailable: the database does not answer; nothing was accepted.
         """
@@ -75,7 +83,10 @@ class Messages:
                     first = await messages.accepted_under_key(connection, tenant_id, message.key)
                     if first is not None:
                         return _repeat(caller, first, fingerprint)
+                await _check_place(connection, caller, message, conversation)
                 arrival = await arrive(connection, caller, message, conversation)
+                if message.client_tools:
+                    await check_tools(connection, tenant_id, message, arrival.agent_version)
                 run = await _insert(connection, caller, message, fingerprint, arrival)
         except IntegrityError:
             # Another delivery under the same key was committed in the meantime: that one is the first.
@@ -85,6 +96,20 @@ class Messages:
         await self._tell(arrival)
         status = RunStatus.QUEUED if arrival.answered_by is None else RunStatus.MERGED
         return Accepted(run.message_id, run.conversation_id, run.run_id, is_new=True, status=status)
+
+    async def find_repeat(self, caller: Caller, message: NewMessage) -> Accepted | None:
+        """The first delivery of a message that its client sends again and that has no key; None: none is known.
+
+        It is the newest of the same words that came from the caller lately, if nothing has followed it: whoever has
+        gone on has heard the answer, and means to say the same once more.
+        """
+        if message.key is not None:
+            return None
+        async with self._database.tenant(caller.tenant_id) as connection:
+            names = caller.names | {caller.person}
+            since = earliest_run_id(datetime.now(UTC) - _SENT_AGAIN_WITHIN)
+            first = await messages.lately_accepted(connection, caller.tenant_id, names, _fingerprint(message), since)
+        return None if first is None else _repeat(caller, first, _fingerprint(message))
 
     async def in_conversation(
         self, caller: Caller, conversation_id: str, *, after: str | None, limit: int
@@ -133,6 +158,18 @@ async def _conversation(connection: AsyncConnection, caller: Caller, message: Ne
     return await turns.look(connection, caller.tenant_id, message.conversation_id)
 
 
+async def _check_place(
+    connection: AsyncConnection, caller: Caller, message: NewMessage, conversation: turns.Conversation | None
+) -> None:
+    """Check that a message still follows what its client has seen, and take in what it brings of the client's calls."""
+    if conversation is None or not (message.follows or message.outputs):
+        return
+    newest = await messages.newest_answering(connection, caller.tenant_id, conversation.conversation_id)
+    if message.follows not in (None, newest):
+        raise Conflict("The conversation has gone on since; a conversation here is one line, and can't be forked.")
+    await take_outputs(connection, caller, message)
+
+
 async def _insert(
     connection: AsyncConnection, caller: Caller, message: NewMessage, fingerprint: str, arrival: Arrival
 ) -> RunToStart:
@@ -157,6 +194,8 @@ async def _insert(
         "fingerprint": fingerprint,
         "sender": message.sender,
         "metadata": message.metadata,
+        "client_tools": json.dumps(as_stored(message.client_tools)) if message.client_tools else None,
+        "history": message.history,
         "workflow_id": workflow_id(tenant_id, run.agent, run.message_id),
     }
     event = _first_event(run, arrival)
@@ -198,19 +237,33 @@ def _repeat(caller: Caller, first: Any, fingerprint: str) -> Accepted:
 
 def _fingerprint(message: NewMessage) -> str:
     try:
-        return canonical_digest({name: value for name, value in vars(message).items() if name != "key"})
+        return canonical_digest(_as_body(message))
     except ValueError as error:
         raise InvalidInput("metadata", f"The metadata can't be stored: {error}") from error
 
 
+def _as_body(message: NewMessage) -> dict[str, Any]:
+    # Of what most messages don't have, only what is there: a digest that was stored before it could be there stands.
+    rare = {
+        "client_tools": as_stored(message.client_tools),
+        "outputs": [vars(output) for output in message.outputs],
+        "follows": message.follows,
+        "history": message.history,
+    }
+    usual = {name: value for name, value in vars(message).items() if name not in ("key", *rare)}
+    return usual | {name: value for name, value in rare.items() if value}
+
+
 def _check(message: NewMessage) -> None:
-    if not message.text.strip():
+    if not message.text.strip() and not message.outputs:
         raise InvalidInput("text", "The text is empty.")
+    if message.outputs and message.conversation_id is None:
+        raise InvalidInput("input", "Outputs of calls need the conversation in which the calls were made.")
     if len(message.text) > MAX_TEXT_CHARACTERS:
         raise InvalidInput("text", f"The text has {len(message.text)} characters; {MAX_TEXT_CHARACTERS} are allowed.")
     if message.key is not None and not 1 <= len(message.key) <= MAX_KEY_CHARACTERS:
         raise InvalidInput("Idempotency-Key", f"The key must have 1 to {MAX_KEY_CHARACTERS} characters.")
-    for name, value in vars(message).items():
+    for name, value in _as_body(message).items():
         if not is_storable(value):
             raise InvalidInput(
                 name,

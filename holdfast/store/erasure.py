@@ -64,11 +64,12 @@ _OF_ERASING = "tenant_id = :tenant_id AND run_id IN (SELECT run_id FROM erasing)
 
 _CONTENT = (
     """
-UPDATE messages m SET text = :erased, idempotency_key = NULL, fingerprint = NULL, metadata = '{}'
+UPDATE messages m SET text = :erased, idempotency_key = NULL, fingerprint = NULL, metadata = '{}', history = NULL
 FROM erasing e
 WHERE m.tenant_id = :tenant_id AND m.run_id = e.run_id AND (m.role <> 'user' OR e.own) AND m.text <> :erased
 """,
     f"UPDATE steps SET text = '' WHERE {_OF_ERASING}",
+    f"UPDATE runs SET client_tools = NULL WHERE {_OF_ERASING} AND client_tools IS NOT NULL",
     f"DELETE FROM events WHERE {_OF_ERASING}",
     f"DELETE FROM deltas WHERE {_OF_ERASING}",
     f"""

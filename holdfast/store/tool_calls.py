@@ -127,6 +127,7 @@ class Proposal:
     max_attempts: int
     rule: str
     error: str | None
+    by_client: bool = False
 
 
 async def propose(connection: AsyncConnection, tenant_id: str, proposals: list[Proposal]) -> None:
@@ -320,4 +321,5 @@ def _from_row(row: Any) -> ToolCall:
         confirmation_id=row.confirmation_id,
         dispatched_at=row.dispatched_at,
         created_at=row.created_at,
+        by_client=row.by_client,
     )

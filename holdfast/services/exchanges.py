@@ -1,0 +1,223 @@
+"""From what a client of OpenAI's APIs sends to a run: which conversation it goes on with, what of it is new, and
+whether it has been here before.
+
+Such a client often knows no id of ours and sends no idempotency key. What follows a known answer is a repeat if it is
+the same again, since a conversation is one line: the key is made of both. What begins a conversation, or names it only,
+may well be said twice; it counts as a repeat only where the client says that it tries again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from holdfast.domain.client_tools import ClientTool, as_stored, from_stored
+from holdfast.domain.confirmations import Confirmation, Decision, canonical_digest
+from holdfast.domain.errors import Conflict, InvalidInput, NotFound, PermissionMissing
+from holdfast.domain.exchanges import Approval, Exchange, Kind, Place, call_of_item, confirmation_of_item, run_of_item
+from holdfast.domain.messages import NewMessage
+from holdfast.domain.permissions import Caller, Permission
+from holdfast.domain.runs import Run
+from holdfast.services.confirmations import Confirmations, Decided
+from holdfast.services.messages import Accepted, Messages
+from holdfast.services.refusals import Asked, recording_refusals
+from holdfast.store import event_log, histories, runs
+from holdfast.store.engine import Database
+from holdfast.store.histories import Candidate, Known
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Where the answer to a request is to be found."""
+
+    place: Place
+    conversation_id: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an answer is given to."""
+
+    place: Place
+    run: Run
+    metadata: Mapping[str, Any]
+    client_tools: tuple[ClientTool, ...]
+
+
+class Exchanges:
+    """Takes requests in."""
+
+    def __init__(self, database: Database, messages: Messages, confirmations: Confirmations) -> None:
+        self._database = database
+        self._messages = messages
+        self._confirmations = confirmations
+
+    async def begin(self, caller: Caller, exchange: Exchange) -> Begun:
+        """Take a request in: decide what it decides, or accept the message that it has.
+
+        Raises:
+            InvalidInput: it has nothing new, or too much, or names a call that is none; or as `Messages.accept`.
+            NotFound: there is no such agent, response or conversation.
+            Conflict: the conversation has gone on since, or can't be told from another; or as `Messages.accept` and
+                `Confirmations.decide`.
+            HoldfastError: as those.
+        """
+        if exchange.approvals:
+            return await self._decide(caller, exchange)
+        if not exchange.text.strip() and not exchange.outputs:
+            raise InvalidInput("input", "There is nothing new in it: neither a text of the user's nor an output.")
+        message = await self._as_message(caller, exchange)
+        first = await self._messages.find_repeat(caller, message) if exchange.is_retry else None
+        accepted = first or await self._accept(caller, message)
+        return Begun(Place(accepted.run_id), accepted.conversation_id)
+
+    async def _accept(self, caller: Caller, message: NewMessage) -> Accepted:
+        try:
+            return await self._messages.accept(caller, message)
+        except InvalidInput as error:
+            if error.field == "agent":
+                raise NotFound("model", message.agent) from error
+            raise
+
+    async def find(self, caller: Caller, place: Place) -> Request:
+        """The request that an answer is given to.
+
+        Raises:
+            NotFound: the caller sees no such run, or nothing was decided there.
+        """
+        async with self._database.tenant(caller.tenant_id) as connection:
+            tenant_id, run_id = caller.tenant_id, place.run_id
+            run = await runs.find(connection, tenant_id, run_id, caller.view(Permission.RUNS_READ))
+            if run is None or (
+                place.after and not await event_log.is_decision(connection, tenant_id, run_id, place.after)
+            ):
+                raise NotFound("response", place.response_id)
+            metadata, tools = await histories.request_of(connection, tenant_id, run_id)
+        return Request(place, run, metadata, from_stored(tools))
+
+    async def _as_message(self, caller: Caller, exchange: Exchange) -> NewMessage:
+        known = await self._known(caller, exchange)
+        key = exchange.key
+        if key is None and known is not None and (known.run_id is not None or exchange.outputs):
+            key = f"openai:{canonical_digest([caller.person, known.run_id, _told(exchange)])}"
+        return NewMessage(
+            agent=exchange.agent,
+            text=exchange.text,
+            conversation_id=None if known is None else known.conversation_id,
+            metadata=exchange.metadata,
+            key=key,
+            client_tools=exchange.client_tools,
+            outputs=exchange.outputs,
+            follows=None if known is None else known.run_id,
+            history=exchange.history,
+        )
+
+    async def _known(self, caller: Caller, exchange: Exchange) -> Known | None:
+        """The conversation that a request goes on with, and the run that it follows; None: it begins one."""
+        tenant_id, view = caller.tenant_id, caller.view(Permission.MESSAGES_SEND)
+        async with self._database.tenant(tenant_id) as connection:
+            if exchange.place is not None:
+                run = await runs.find(connection, tenant_id, exchange.place.run_id, view)
+                if run is None:
+                    raise NotFound("response", exchange.place.response_id)
+                return _in(exchange, Known(run.conversation_id, run.merged_into or run.run_id))
+            call_ids = [output.tool_call_id for output in exchange.outputs]
+            if call_ids and exchange.conversation_id is None:
+                conversation_id = await histories.of_call(connection, tenant_id, call_ids[-1], view)
+                if conversation_id is None:
+                    raise InvalidInput("input", f"There is no call {call_ids[-1]!r} of a tool of yours.")
+                return Known(conversation_id, None)
+            if exchange.conversation_id is not None:
+                return Known(exchange.conversation_id, None)
+            if not exchange.last_words:
+                return None
+            named = await _named(connection, caller, exchange)
+            if named is not None:
+                return named
+            found = await histories.find(connection, caller, exchange.agent, exchange.earlier)
+            return _chosen(exchange, found)
+
+    async def _decide(self, caller: Caller, exchange: Exchange) -> Begun:
+        if exchange.text.strip() or exchange.outputs:
+            raise InvalidInput("input", "Send decisions by themselves, without a message.")
+        asked = Asked("decide", exchange.approvals[0].confirmation_id)
+        if not caller.may(Permission.CONFIRMATIONS_DECIDE):
+            async with recording_refusals(self._database, caller, asked):
+                raise PermissionMissing(f"Your roles don't give the permission {Permission.CONFIRMATIONS_DECIDE}.")
+        decisions = [(one.confirmation_id, _decided(one)) for one in exchange.approvals]
+        run_id = await self._run_of(caller, exchange)
+        settled = await self._confirmations.decide_all(caller, decisions)
+        after = await self._decided_at(caller, settled)
+        return Begun(Place(run_id, after), settled[0].conversation_id)
+
+    async def _run_of(self, caller: Caller, exchange: Exchange) -> str:
+        """The one run that all decisions of a request are about: a response goes on with one."""
+        view = caller.view(Permission.CONFIRMATIONS_DECIDE)
+        ids = [one.confirmation_id for one in exchange.approvals]
+        async with self._database.tenant(caller.tenant_id) as connection:
+            found = {one: await histories.run_of_confirmation(connection, caller.tenant_id, one, view) for one in ids}
+        for confirmation_id, run_id in found.items():
+            if run_id is None:
+                raise NotFound("confirmation", confirmation_id)
+        run_ids = {run_id for run_id in found.values() if run_id is not None}
+        if len(run_ids) > 1:
+            raise InvalidInput("input", "The decisions are about several runs; send those of each by themselves.")
+        return run_ids.pop()
+
+    async def _decided_at(self, caller: Caller, settled: list[Confirmation]) -> int:
+        ids = [one.confirmation_id for one in settled]
+        async with self._database.tenant(caller.tenant_id) as connection:
+            return await event_log.decided_at(connection, caller.tenant_id, settled[0].run_id, ids)
+
+
+def _decided(approval: Approval) -> Decided:
+    decision = Decision.APPROVE if approval.approve else Decision.REJECT
+    return Decided(decision, approval.arguments_digest, approval.reason)
+
+
+def _in(exchange: Exchange, known: Known) -> Known:
+    if exchange.conversation_id not in (None, known.conversation_id):
+        raise InvalidInput("conversation", "previous_response_id is of another conversation; send one of the two.")
+    return known
+
+
+def _told(exchange: Exchange) -> list[object]:
+    outputs = [vars(output) for output in exchange.outputs]
+    return [exchange.agent, exchange.text, outputs, as_stored(exchange.client_tools), exchange.metadata]
+
+
+async def _named(connection: AsyncConnection, caller: Caller, exchange: Exchange) -> Known | None:
+    """What an item of the agent's last words names, if its id is one of ours."""
+    tenant_id, view = caller.tenant_id, caller.view(Permission.MESSAGES_SEND)
+    for entry in reversed(exchange.last_words):
+        if entry.id is None:
+            continue
+        run_id = run_of_item(entry.id)
+        if run_id is None and (call_id := entry.id if entry.kind is Kind.CALL else call_of_item(entry.id)) is not None:
+            run_id = await histories.run_of_call(connection, tenant_id, call_id, view)
+        if run_id is None and (confirmation_id := confirmation_of_item(entry.id)) is not None:
+            run_id = await histories.run_of_confirmation(connection, tenant_id, confirmation_id, view)
+        run = None if run_id is None else await runs.find(connection, tenant_id, run_id, view)
+        if run is not None:
+            return Known(run.conversation_id, run.merged_into or run.run_id)
+    return None
+
+
+def _chosen(exchange: Exchange, found: list[Candidate]) -> Known:
+    """The conversation that a history is of."""
+    said = "".join("".join(entry.text for entry in exchange.last_words).split())
+    fitting = [one for one in found if one.can_have_said(said)]
+    if not fitting:
+        raise InvalidInput(
+            "messages",
+            "No conversation with this history was had here. Send the conversation's id "
+            "(x-holdfast-conversation, or `conversation`), or the user's new message only, to begin one.",
+        )
+    if len({one.conversation_id for one in fitting}) > 1 and any(one.has_calls for one in fitting):
+        raise Conflict(
+            "Several conversations have this history, and may differ in what tools said. Send the conversation's id, "
+            "or `user`, to tell them apart."
+        )
+    best = next((one for one in fitting if one.is_newest), fitting[0])
+    return Known(best.conversation_id, best.run_id)
