@@ -136,11 +136,15 @@ class ChatAnswer:
                     return
                 for delta in stream.take(one):
                     yield delta
-        if not stream.is_over:
-            detail = await self._detail()
-            if detail.run.status not in OPEN:
-                for delta in stream.close(detail.reply):
-                    yield delta
+        for delta in await self._kept():
+            yield delta
+
+    async def _kept(self) -> list[Json]:
+        """What is left to say of a run whose log is gone."""
+        if self._stream.is_over:
+            return []
+        detail = await self._detail()
+        return [] if detail.run.status in OPEN else self._stream.close(detail.reply)
 
     async def _usage(self) -> Usage:
         return _usage(await self._detail(), self._stream.first_step, self._stream.last_step)

@@ -84,9 +84,10 @@ class ResponseShape(BaseModel):
     output: list[Json]
 
 
-@router.post(
-    "", response_model=None, responses={200: {"model": ResponseShape, "content": MEDIA}, **documented(404, 409)}
-)
+_ANSWER: Json = {"model": ResponseShape, "content": MEDIA}
+
+
+@router.post("", response_model=None, responses={200: _ANSWER, **documented(404, 409, 412)})
 async def create_response(
     request: Request,
     caller: Annotated[Caller, needs(Permission.MESSAGES_SEND)],
@@ -106,7 +107,7 @@ async def create_response(
 @router.get(
     "/{response_id}",
     response_model=None,
-    responses={200: {"model": ResponseShape, "content": MEDIA}, **documented(400)},
+    responses={200: _ANSWER, **documented(400)},
 )
 async def get_response(
     request: Request,

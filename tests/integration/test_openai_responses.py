@@ -57,7 +57,8 @@ async def test_a_conversation(client: AsyncOpenAI, ada: Caller, provider: Script
 
     assert [each.output_text for each in (first, second, third)] == ["Hello.", "Fine.", "Bye."]
     assert (first.status, first.model, first.metadata) == ("completed", "support", {"a": "b"})
-    assert first.usage and first.usage.output_tokens > 0
+    assert first.usage
+    assert first.usage.output_tokens > 0
     assert first.conversation == second.conversation == third.conversation
     assert again == second, "the same after the same answer is a repeat"
     assert await client.responses.retrieve(second.id) == second
@@ -82,7 +83,7 @@ async def test_a_history_that_is_sent_again(client: AsyncOpenAI, ada: Caller, pr
     second = await client.responses.create(model="support", input=[*items_, {"role": "user", "content": "and?"}])
 
     assert (second.output_text, second.conversation) == ("Fine.", first.conversation)
-    asked = [message["content"] for message in provider.requests[-1]["messages"][1:]]
+    asked = [message["content"] for message in provider.requests[-1].body["messages"][1:]]
     assert asked == ["hi", "Hello.", "and?"]
 
 
@@ -161,11 +162,11 @@ async def test_a_tool_of_the_client(client: AsyncOpenAI, ada: Caller, provider: 
     assert [item.type for item in items(asked, "mcp_call")] == ["mcp_call"]
     assert answered.output_text == "Sunny."
     assert again.id == answered.id
-    chat = provider.requests[-1]["messages"][1:]
+    chat = provider.requests[-1].body["messages"][1:]
     assert [message["role"] for message in chat] == ["user", "assistant", "tool", "tool"]
     assert [each["id"] for each in chat[1]["tool_calls"]] == [each["tool_call_id"] for each in chat[2:]]
     assert json.loads(chat[2]["content"]) == "sun"
-    offered = [tool["function"]["name"] for tool in provider.requests[-1]["tools"]]
+    offered = [tool["function"]["name"] for tool in provider.requests[-1].body["tools"]]
     assert {"weather", "look_up"} <= set(offered)
     with pytest.raises(openai.ConflictError, match="another output"):
         await client.responses.create(model="support", input=[{**output, "output": "rain"}])
@@ -187,7 +188,7 @@ async def test_a_tool_of_the_client_that_it_does_not_run(
     went_on = await client.responses.create(model="support", input="never mind", previous_response_id=asked.id)
 
     assert went_on.output_text == "As you like."
-    told = provider.requests[-1]["messages"][3]
+    told = provider.requests[-1].body["messages"][3]
     assert (told["role"], json.loads(told["content"])) == (
         "tool",
         {"error": "The client went on without running this call."},
@@ -241,7 +242,7 @@ async def test_approvals_of_one_answer(client: AsyncOpenAI, ada: Caller, provide
         {"send": False},
     )
     assert (effects("pay", ada.tenant_id), len(effects("send", ada.tenant_id))) == ([], 1)
-    told = [message for message in provider.requests[-1]["messages"] if message["role"] == "tool"]
+    told = [message for message in provider.requests[-1].body["messages"] if message["role"] == "tool"]
     assert "dear" in told[0]["content"]
 
 
