@@ -1,5 +1,6 @@
 """What clients of OpenAI's APIs send of a conversation, read into entries: items of Responses, messages of chat."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ Json = dict[str, Any]
 
 #: Items of the agent's, which tell where in a conversation their client is, and nothing else.
 _OF_THE_AGENT = frozenset({"mcp_approval_request", "mcp_call", "mcp_list_tools", "reasoning"})
+
+#: What looks like an id, of ours or of somebody else's.
+_IS_ID = re.compile(r"[A-Za-z0-9_-]{1,256}")
 
 _NO_SYSTEM = "What an agent is told is its operator's to say, in its prompt: send no {role} message."
 
@@ -136,7 +140,7 @@ def _part(part: Any, field: str) -> str:
 
 def _id(item: Json, name: str, field: str) -> str:
     found = item.get(name)
-    if not isinstance(found, str) or not found:
+    if not isinstance(found, str) or not _IS_ID.fullmatch(found):
         raise InvalidInput(f"{field}.{name}", "It must be an id.")
     return found
 

@@ -153,7 +153,11 @@ class Exchange:
 
     @property
     def history(self) -> str:
-        """A digest of all of it."""
+        """A digest of all of it.
+
+        Raises:
+            InvalidInput: a text of it is none.
+        """
         return self._digest(self.entries)
 
     @property
@@ -172,7 +176,10 @@ class Exchange:
 
     def _digest(self, entries: Sequence[Entry]) -> str:
         told = [[entry.kind.value, entry.text, entry.id if entry.kind is not Kind.AGENT else None] for entry in entries]
-        return canonical_digest({"agent": self.agent, "user": self.user, "entries": told})
+        try:
+            return canonical_digest({"agent": self.agent, "user": self.user, "entries": told})
+        except ValueError as error:
+            raise InvalidInput("input", f"A text of it can't be stored: {error}") from error
 
 
 def run_of_item(item_id: str) -> str | None:

@@ -100,7 +100,7 @@ class Exchanges:
         known = await self._known(caller, exchange)
         key = exchange.key
         if key is None and known is not None and (known.run_id is not None or exchange.outputs):
-            key = f"openai:{canonical_digest([caller.person, known.run_id, _told(exchange)])}"
+            key = _key([caller.person, known.run_id, exchange.history, _beside(exchange)])
         return NewMessage(
             agent=exchange.agent,
             text=exchange.text,
@@ -135,7 +135,7 @@ class Exchanges:
             named = await _named(connection, caller, exchange)
             if named is not None:
                 return named
-            found = await histories.find(connection, caller, exchange.agent, exchange.earlier)
+            found = await histories.find(connection, caller, exchange.earlier)
             return _chosen(exchange, found)
 
     async def _decide(self, caller: Caller, exchange: Exchange) -> Begun:
@@ -182,9 +182,15 @@ def _in(exchange: Exchange, known: Known) -> Known:
     return known
 
 
-def _told(exchange: Exchange) -> list[object]:
-    outputs = [vars(output) for output in exchange.outputs]
-    return [exchange.agent, exchange.text, outputs, as_stored(exchange.client_tools), exchange.metadata]
+def _key(parts: list[object]) -> str:
+    try:
+        return f"openai:{canonical_digest(parts)}"
+    except ValueError as error:
+        raise InvalidInput("metadata", f"The metadata can't be stored: {error}") from error
+
+
+def _beside(exchange: Exchange) -> list[object]:
+    return [as_stored(exchange.client_tools), exchange.metadata]
 
 
 async def _named(connection: AsyncConnection, caller: Caller, exchange: Exchange) -> Known | None:

@@ -263,7 +263,7 @@ def _check(message: NewMessage) -> None:
         raise InvalidInput("text", f"The text has {len(message.text)} characters; {MAX_TEXT_CHARACTERS} are allowed.")
     if message.key is not None and not 1 <= len(message.key) <= MAX_KEY_CHARACTERS:
         raise InvalidInput("Idempotency-Key", f"The key must have 1 to {MAX_KEY_CHARACTERS} characters.")
-    for name, value in _as_body(message).items():
+    for name, value in {**_as_body(message), "key": message.key}.items():
         if not is_storable(value):
             raise InvalidInput(
                 name,

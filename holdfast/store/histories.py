@@ -27,7 +27,7 @@ SELECT r.conversation_id, a.run_id, coalesce(reply.text, '') AS reply,
 FROM messages m JOIN runs r ON r.tenant_id = m.tenant_id AND r.run_id = m.run_id
 JOIN runs a ON a.tenant_id = r.tenant_id AND a.run_id = coalesce(r.merged_into, r.run_id)
 LEFT JOIN messages reply ON reply.tenant_id = a.tenant_id AND reply.run_id = a.run_id AND reply.role = 'assistant'
-WHERE m.tenant_id = :tenant_id AND m.history = :history AND r.agent = :agent AND r.sent_by = ANY(:names)
+WHERE m.tenant_id = :tenant_id AND m.history = :history AND r.sent_by = ANY(:names)
 ORDER BY m.message_id DESC LIMIT :most
 """)
 
@@ -66,10 +66,10 @@ class Candidate:
         return any(end and said.rstrip(".").endswith(end.rstrip(".")) for end in ends)
 
 
-async def find(connection: AsyncConnection, caller: Caller, agent: str, history: str) -> list[Candidate]:
+async def find(connection: AsyncConnection, caller: Caller, history: str) -> list[Candidate]:
     """The caller's own conversations that had a history at some time, the newest first."""
     values = {"tenant_id": caller.tenant_id, "names": sorted(caller.names | {caller.person}), "most": _MOST}
-    rows = await connection.execute(_FIND, {**values, "agent": agent, "history": history})
+    rows = await connection.execute(_FIND, {**values, "history": history})
     return [Candidate(**{**row._mapping, "confirmation_ids": tuple(row.confirmation_ids)}) for row in rows]
 
 

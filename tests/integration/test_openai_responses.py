@@ -22,13 +22,13 @@ WEATHER: Any = {
 }
 
 
-def sdk(caller: Caller, url: str | None = None, **options: Any) -> AsyncOpenAI:
+def sdk(caller: Caller, url: str | None = None, **options: Any) -> Any:
     options = {"max_retries": 0, "timeout": 50, **options}
     return AsyncOpenAI(base_url=f"{url or caller.http.base_url}/v1", api_key=caller.key, **options)
 
 
 @pytest.fixture
-async def client(ada: Caller) -> AsyncIterator[AsyncOpenAI]:
+async def client(ada: Caller) -> AsyncIterator[Any]:
     async with sdk(ada) as made:
         yield made
 
@@ -45,7 +45,7 @@ async def runs_of(ada: Caller) -> list[Any]:
     return list((await ada.get("/v1/runs", limit=100))["data"])
 
 
-async def test_a_conversation(client: AsyncOpenAI, ada: Caller, provider: ScriptedProvider) -> None:
+async def test_a_conversation(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
     provider.script(Text("Hello."), Text("Fine."), Text("Bye."))
     first = await client.responses.create(model="support", input="hi", metadata={"a": "b"})
     body = {"model": "support", "input": "how are you?", "previous_response_id": first.id}
@@ -76,7 +76,7 @@ async def test_a_conversation(client: AsyncOpenAI, ada: Caller, provider: Script
     assert len(await runs_of(ada)) == 3
 
 
-async def test_a_history_that_is_sent_again(client: AsyncOpenAI, ada: Caller, provider: ScriptedProvider) -> None:
+async def test_a_history_that_is_sent_again(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
     provider.script(Text("Hello."), Text("Fine."))
     first = await client.responses.create(model="support", input="hi")
     items_: Any = [{"role": "user", "content": "hi"}, *[item.model_dump() for item in first.output]]
@@ -87,9 +87,7 @@ async def test_a_history_that_is_sent_again(client: AsyncOpenAI, ada: Caller, pr
     assert asked == ["hi", "Hello.", "and?"]
 
 
-async def test_a_stream_and_its_rest(
-    client: AsyncOpenAI, ada: Caller, stage: Stage, provider: ScriptedProvider
-) -> None:
+async def test_a_stream_and_its_rest(client: Any, ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
     provider.script(ToolCalls([("look_up", {"marker": "m"})], text="Let me see."), Text("One two three."))
     async with client.responses.stream(model="support", input="count") as stream:
         told = [event async for event in stream]
@@ -118,7 +116,7 @@ async def test_a_stream_and_its_rest(
         assert rest[-1].response.model_dump() == (await client.responses.retrieve(whole.id)).model_dump()
 
 
-async def test_what_is_void_is_no_part_of_the_answer(client: AsyncOpenAI, provider: ScriptedProvider) -> None:
+async def test_what_is_void_is_no_part_of_the_answer(client: Any, provider: ScriptedProvider) -> None:
     provider.script(Stalls(Text("Lost words here."), after=3, ends=True), Text("Said at last."))
     async with client.responses.stream(model="support", input="say") as stream:
         async for event in stream:
@@ -129,7 +127,7 @@ async def test_what_is_void_is_no_part_of_the_answer(client: AsyncOpenAI, provid
     assert whole.output_text == "Said at last."
 
 
-async def test_in_the_background(client: AsyncOpenAI, ada: Caller, provider: ScriptedProvider) -> None:
+async def test_in_the_background(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
     provider.script(Stalls(Text("One two three four."), after=2))
     begun = await client.responses.create(model="support", input="count", background=True)
     assert begun.status in ("queued", "in_progress")
@@ -147,7 +145,7 @@ async def test_in_the_background(client: AsyncOpenAI, ada: Caller, provider: Scr
     assert (await client.responses.retrieve(begun.id)).status == "cancelled"
 
 
-async def test_a_tool_of_the_client(client: AsyncOpenAI, ada: Caller, provider: ScriptedProvider) -> None:
+async def test_a_tool_of_the_client(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
     provider.script(
         ToolCalls([("weather", {"town": "Rome"}), ("look_up", {"marker": "m"})], text="I look."), Text("Sunny.")
     )
@@ -175,7 +173,7 @@ async def test_a_tool_of_the_client(client: AsyncOpenAI, ada: Caller, provider: 
 
 
 async def test_a_tool_of_the_client_that_it_does_not_run(
-    client: AsyncOpenAI, stage: Stage, ada: Caller, provider: ScriptedProvider
+    client: Any, stage: Stage, ada: Caller, provider: ScriptedProvider
 ) -> None:
     provider.script(ToolCalls([("weather", {"town": "Rome"})]), Text("As you like."))
     asked = await client.responses.create(model="support", input="Rome?", tools=[WEATHER])
@@ -197,7 +195,7 @@ async def test_a_tool_of_the_client_that_it_does_not_run(
         await client.responses.create(model="support", input=[output])
 
 
-async def test_an_approval(client: AsyncOpenAI, ada: Caller, provider: ScriptedProvider) -> None:
+async def test_an_approval(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
     provider.script(pay(ada), Text("Paid."))
     asked = await client.responses.create(model="support", input="pay")
     (request,) = items(asked, "mcp_approval_request")
@@ -224,7 +222,7 @@ async def test_an_approval(client: AsyncOpenAI, ada: Caller, provider: ScriptedP
     assert after.conversation == asked.conversation
 
 
-async def test_approvals_of_one_answer(client: AsyncOpenAI, ada: Caller, provider: ScriptedProvider) -> None:
+async def test_approvals_of_one_answer(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
     both = ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 1}), ("send", {"marker": ada.tenant_id})])
     provider.script(both, Text("Half of it."))
     asked = await client.responses.create(model="support", input="pay and send")
@@ -262,7 +260,7 @@ async def test_the_wrong_person(ada: Caller, stage: Stage, provider: ScriptedPro
     assert effects("pay", ada.tenant_id) == []
 
 
-async def test_what_can_not_be_had_is_refused(client: AsyncOpenAI, ada: Caller) -> None:
+async def test_what_can_not_be_had_is_refused(client: Any, ada: Caller) -> None:
     refused: list[Any] = [
         {"instructions": "Be rude."},
         {"store": False},
@@ -294,7 +292,7 @@ async def test_what_can_not_be_had_is_refused(client: AsyncOpenAI, ada: Caller) 
         await client.responses.retrieve(f"{fine.id}_1")
 
 
-async def test_foreign_answers(client: AsyncOpenAI, ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
+async def test_foreign_answers(client: Any, ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
     mine = await client.responses.create(model="support", input="hi")
     bob = await stage.caller(ada.tenant_id, "bob", only=["client"])
     eve = await stage.caller(f"{ada.tenant_id}-eve", "eve")

@@ -127,7 +127,8 @@ async def handed_over(ada: Caller, stage: Stage) -> Json:
     tool = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
     body = {"model": "support", "input": "Rome?", "tools": [tool]}
     assert (await ada.http.post("/v1/responses", json=body)).status_code == 200
-    return (await ada.get("/v1/runs"))["data"][0]
+    (run,) = (await ada.get("/v1/runs"))["data"]
+    return await ada.ended(run["id"])
 
 
 async def budget_raised(ada: Caller, stage: Stage) -> Json:
