@@ -322,7 +322,7 @@ def _events(step: Step, proposals: list[Proposal]) -> list[Event]:
         told.append(ToolCallProposed(call.tool_call_id, step.step, call.tool, shown, call.effect))
         told += tool_call_now(call.tool_call_id, call.tool, call.status, error=call.error)
         if call.by_client and call.status is ToolCallStatus.APPROVED:
-            told.append(ToolCallHandedOver(call.tool_call_id, call.tool, call.arguments_raw))
+            told.append(ToolCallHandedOver(call.tool_call_id, call.tool, call.arguments_raw.strip() or "{}"))
     return told
 
 

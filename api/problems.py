@@ -205,7 +205,11 @@ def _without_secrets(error: dict[str, str]) -> dict[str, str]:
 async def _on_ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HoldfastError)
     body = as_problem(request, error)
-    return JSONResponse(body, body["status"], _headers(error, body["status"]), media_type=_CONTENT_TYPE)
+    headers = _headers(error, body["status"])
+    if isinstance(error, Conflict) and INVALID_AS in request.scope:
+        # OpenAI's SDKs take a 409 for a lock that will be free in a moment.
+        headers = {**headers, "x-should-retry": "false"}
+    return JSONResponse(body, body["status"], headers, media_type=_CONTENT_TYPE)
 
 
 def _headers(error: HoldfastError, status: int) -> dict[str, str]:

@@ -98,6 +98,9 @@ ChatMessage = dict[str, Any]
 #: What the model is told of a call that was never run, so that no call stands in a transcript without a result.
 NO_RESULT = "This call was not run."
 
+#: What stands in place of what a user said, where the transcript begins with outputs of tools.
+ONLY_OUTPUTS = "[Earlier messages are left out.]"
+
 #: What the model is told of a call that was handed to its tool, and of which nothing was heard.
 OUTCOME_UNKNOWN = "The outcome is unknown: the call may or may not have taken effect. Do not repeat it; tell the user."
 
@@ -106,9 +109,10 @@ def as_chat(system_prompt: str, runs: list[PastRun]) -> list[ChatMessage]:
     """The transcript in chat form, valid for every provider: each tool call is followed by exactly one result."""
     chat: list[ChatMessage] = [{"role": "system", "content": system_prompt}]
     for run in runs:
-        # Outputs of a client's tools, which stand with their calls, may come without a word of the user's.
-        if run.user_text:
-            chat.append({"role": "user", "content": run.user_text})
+        # Outputs of a client's tools, which stand with their calls, may come without a word of the user's. But for some
+        # providers a user always begins.
+        if run.user_text or len(chat) == 1:
+            chat.append({"role": "user", "content": run.user_text or ONLY_OUTPUTS})
         waiting = list(run.joined)
         for step in run.steps:
             while waiting and waiting[0].step <= step.step:

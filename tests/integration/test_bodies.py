@@ -145,6 +145,7 @@ FITTING: dict[str, list[Any]] = {
     "/v1/responses": [
         {
             "model": "support",
+            "background": True,
             "input": [{"role": "user", "content": [{"type": "input_text", "text": "hello"}]}],
             "metadata": {"a": "b"},
             "user": "u",
