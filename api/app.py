@@ -6,8 +6,10 @@ from api import auth, middleware, problems
 from api.codec_edge import CodecEdge
 from api.routes import (
     agents,
+    agui,
     audit,
     budget,
+    chat,
     chat_completions,
     codec,
     confirmations,
@@ -36,6 +38,7 @@ Authenticate with an API key: `Authorization: Bearer hf_…`. Errors are `applic
 RESOURCES = (
     *(messages, conversations, runs, tool_calls, confirmations, agents, budget, audit),
     *(responses, chat_completions, openai_models),
+    *(agui, chat),
     *(keys, identities, provider_keys, switches, codec, health),
 )
 

@@ -1,8 +1,13 @@
 """Identifiers: prefixed ULIDs, so that an id says what it names and sorts by the time it was made."""
 
+import hashlib
+import json
+import re
 from datetime import datetime
 
 from ulid import ULID
+
+_CONVERSATION = re.compile(r"conv_[0-9A-HJKMNP-TV-Z]{26}")
 
 
 def new_message_id() -> str:
@@ -20,6 +25,20 @@ def earliest_run_id(moment: datetime) -> str:
 
 def new_conversation_id() -> str:
     return f"conv_{ULID()}"
+
+
+def is_conversation_id(text: str) -> bool:
+    """Whether a text is of the form of a conversation's id."""
+    return _CONVERSATION.fullmatch(text) is not None
+
+
+def conversation_of_thread(tenant_id: str, person: str, thread: str) -> str:
+    """The conversation that a person's client calls `thread`: always the same one, and another one for anybody else.
+
+    It sorts by no time, since it is made of the names alone; two clients that begin a thread at once mean the same.
+    """
+    named = json.dumps(["thread", tenant_id, person, thread]).encode()
+    return f"conv_{ULID.from_bytes(hashlib.sha256(named).digest()[:16])}"
 
 
 def new_tool_call_id() -> str:

@@ -38,9 +38,14 @@ class Arrival:
 
 
 async def arrive(
-    connection: AsyncConnection, caller: Caller, message: NewMessage, conversation: Conversation | None
+    connection: AsyncConnection,
+    caller: Caller,
+    message: NewMessage,
+    conversation: Conversation | None,
+    *,
+    begins: bool,
 ) -> Arrival:
-    """Let a message into its conversation, as the agent's `on_busy` and `on_message` say.
+    """Let a message into its conversation, which it may begin, as the agent's `on_busy` and `on_message` say.
 
     Raises:
         InvalidInput: there is no such agent.
@@ -55,8 +60,8 @@ async def arrive(
     if reception is None:
         raise InvalidInput("agent", f"There is no agent {message.agent!r}.")
     arrival = Arrival(reception.version, reception.on_busy)
-    if message.conversation_id is not None and conversation is None:
-        raise NotFound("conversation", message.conversation_id)
+    if conversation is None and not begins:
+        raise NotFound("conversation", message.conversation_id or "")
     if conversation is None or not conversation.is_busy:
         return arrival
     if not await _decides(connection, caller, message, arrival):

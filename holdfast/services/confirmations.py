@@ -19,7 +19,15 @@ from holdfast.domain.confirmations import (
     arguments_digest,
     canonical_digest,
 )
-from holdfast.domain.errors import Conflict, DigestMismatch, Forbidden, InvalidInput, NotFound, Unavailable
+from holdfast.domain.errors import (
+    Conflict,
+    DigestMismatch,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    PermissionMissing,
+    Unavailable,
+)
 from holdfast.domain.json_schema import JsonSchema, SchemaUnusable
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.storable import is_storable
@@ -103,6 +111,8 @@ class Confirmations:
             HoldfastError: as `decide` does, for the first that can't be decided; a refusal is on record.
         """
         async with recording_refusals(self._database, caller, Asked("decide")) as asked:
+            if not caller.may(Permission.CONFIRMATIONS_DECIDE):
+                raise PermissionMissing(f"Your roles don't give the permission {Permission.CONFIRMATIONS_DECIDE}.")
             return await self._decide_all(caller, decisions, asked)
 
     async def _decide_all(

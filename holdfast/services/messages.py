@@ -57,8 +57,10 @@ class Messages:
         self._database = database
         self._workflows = workflows
 
-    async def accept(self, caller: Caller, message: NewMessage) -> Accepted:
+    async def accept(self, caller: Caller, message: NewMessage, *, may_begin: bool = False) -> Accepted:
         """Accept a message and start its run; when Temporal does not answer, the relay starts it later.
+
+        `may_begin`: the message begins the conversation that it names, if there is none yet.
 
         In a busy conversation the agent's `on_busy` says what happens. A plain "yes" or "no" from somebody who may
         decide the one call that waits for a person there is that decision.
@@ -84,13 +86,20 @@ class Messages:
                     if first is not None:
                         return _repeat(caller, first, fingerprint)
                 await _check_place(connection, caller, message, conversation)
-                arrival = await arrive(connection, caller, message, conversation)
+                begins = conversation is None and (may_begin or message.conversation_id is None)
+                arrival = await arrive(connection, caller, message, conversation, begins=begins)
                 if message.client_tools:
                     await check_tools(connection, tenant_id, message, arrival.agent_version)
-                run = await _insert(connection, caller, message, fingerprint, arrival)
+                run = await _insert(connection, caller, message, fingerprint, arrival, begins=begins)
         except IntegrityError:
             # Another delivery under the same key was committed in the meantime: that one is the first.
-            return await self._find_first(caller, message, fingerprint)
+            first = await self._find_first(caller, message)
+            if first is not None:
+                return _repeat(caller, first, fingerprint)
+            if may_begin:
+                # Or another message began the same conversation: this one goes into it.
+                return await self.accept(caller, message)
+            raise Unavailable("The message could not be stored; send it again.") from None
         if arrival.answered_by is None:
             await self._start(run)
         await self._tell(arrival)
@@ -111,6 +120,15 @@ class Messages:
             first = await messages.lately_accepted(connection, caller.tenant_id, names, _fingerprint(message), since)
         return None if first is None else _repeat(caller, first, _fingerprint(message))
 
+    async def accepted_before(self, caller: Caller, message: NewMessage) -> Accepted | None:
+        """What came of a message that was accepted under this key before; None: nothing was.
+
+        Raises:
+            IdempotencyMismatch: it was another message, or somebody else's.
+        """
+        first = await self._find_first(caller, message)
+        return None if first is None else _repeat(caller, first, _fingerprint(message))
+
     async def in_conversation(
         self, caller: Caller, conversation_id: str, *, after: str | None, limit: int
     ) -> list[Message]:
@@ -128,12 +146,9 @@ class Messages:
             raise NotFound("conversation", conversation_id)
         return found
 
-    async def _find_first(self, caller: Caller, message: NewMessage, fingerprint: str) -> Accepted:
+    async def _find_first(self, caller: Caller, message: NewMessage) -> Any | None:
         async with self._database.tenant(caller.tenant_id) as connection:
-            first = await messages.accepted_under_key(connection, caller.tenant_id, message.key or "")
-        if first is None:
-            raise Unavailable("The message could not be stored; send it again.")
-        return _repeat(caller, first, fingerprint)
+            return await messages.accepted_under_key(connection, caller.tenant_id, message.key or "")
 
     async def _start(self, run: RunToStart) -> None:
         try:
@@ -171,7 +186,13 @@ async def _check_place(
 
 
 async def _insert(
-    connection: AsyncConnection, caller: Caller, message: NewMessage, fingerprint: str, arrival: Arrival
+    connection: AsyncConnection,
+    caller: Caller,
+    message: NewMessage,
+    fingerprint: str,
+    arrival: Arrival,
+    *,
+    begins: bool,
 ) -> RunToStart:
     tenant_id = caller.tenant_id
     run = RunToStart(
@@ -199,7 +220,7 @@ async def _insert(
         "workflow_id": workflow_id(tenant_id, run.agent, run.message_id),
     }
     event = _first_event(run, arrival)
-    if not await messages.accept(connection, row, event, new_conversation=message.conversation_id is None):
+    if not await messages.accept(connection, row, event, new_conversation=begins):
         raise NotFound("conversation", run.conversation_id)
     await _record(connection, caller, run, message, arrival)
     return run

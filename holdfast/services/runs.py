@@ -51,6 +51,12 @@ class Runs:
         """
         return await self._get(caller.tenant_id, run_id, caller.view(Permission.RUNS_READ))
 
+    async def newest_in(self, caller: Caller, conversation_id: str) -> Run | None:
+        """The newest run of a conversation; None: the caller sees none there."""
+        view = caller.view(Permission.RUNS_READ)
+        async with self._database.tenant(caller.tenant_id) as connection:
+            return await runs.newest_in(connection, caller.tenant_id, conversation_id, view)
+
     async def answering(self, caller: Caller, run_id: str) -> RunDetail:
         """The run that answers a run's message: itself, or the one that it was merged into, whosever that is.
 

@@ -110,6 +110,13 @@ async def ask_to_cancel(connection: AsyncConnection, tenant_id: str, run_id: str
     return (await connection.execute(_ASK_TO_CANCEL, values)).one_or_none() is not None
 
 
+async def newest_in(connection: AsyncConnection, tenant_id: str, conversation_id: str, view: View) -> Run | None:
+    """The newest run of a conversation that a view shows."""
+    query = _of(tenant_id).where(runs.c.conversation_id == conversation_id, runs_in(view))
+    row = (await connection.execute(query.order_by(runs.c.position.desc()).limit(1))).one_or_none()
+    return None if row is None else run_from_row(row)
+
+
 async def page(
     connection: AsyncConnection, tenant_id: str, view: View, *, after: str | None, limit: int, status: RunStatus | None
 ) -> list[Run]:

@@ -114,6 +114,11 @@ JSON = {"content-type": "application/json"}
 _ASK = {"alias": "fast", "messages": [{"role": "user", "content": "hello", "name": "n"}], "purpose": "a test"}
 _DECISION = {"decision": "edit", "arguments_digest": "0" * 64, "reason": "why", "arguments": {"a": ["b", {"c": "d"}]}}
 
+# Of none that is there: what goes into a thread of the client's own name is answered with a stream.
+_CONVERSATION = f"conv_{'0' * 26}"
+_APPROVAL = f"conf_{'0' * 26}.{'0' * 64}"
+_SAID = {"role": "user", "parts": [{"type": "text", "text": "hello"}]}
+
 #: For each operation, bodies that fit. One that is not named here fails the test.
 FITTING: dict[str, list[Any]] = {
     "/v1/messages": [
@@ -176,5 +181,48 @@ FITTING: dict[str, list[Any]] = {
     "/complete": [{**_ASK, "tools": [{"type": "function", "function": {"name": "f", "parameters": {"a": "b"}}}]}],
     "/complete/stream": [_ASK],
     "/generate": [{**_ASK, "schema": {"type": "object", "title": "t"}, "prompt_version": "v"}],
+    "/agui/{agent}": [
+        {
+            "threadId": _CONVERSATION,
+            "runId": "r",
+            "messages": [{"id": "m", "role": "user", "content": [{"type": "text", "text": "hello"}]}],
+            "tools": [],
+            "context": [{"description": "d", "value": "v"}],
+            "forwardedProps": {"a": "b"},
+        },
+        {
+            "threadId": _CONVERSATION,
+            "runId": "r",
+            "messages": [{"id": "m", "role": "user", "content": "hello"}],
+            "resume": [
+                {"interruptId": _APPROVAL, "status": "resolved", "payload": {"approved": True, "reason": "r"}},
+                {
+                    "interruptId": _APPROVAL,
+                    "status": "resolved",
+                    "payload": {"approved": True, "editedArgs": {"a": "b"}},
+                },
+            ],
+        },
+    ],
+    "/api/chat": [
+        {"agent": "support", "id": _CONVERSATION, "trigger": "submit-message", "messages": [{"id": "m", **_SAID}]},
+        {
+            "agent": "support",
+            "id": _CONVERSATION,
+            "messages": [
+                {
+                    "id": "m",
+                    "role": "assistant",
+                    "parts": [
+                        {
+                            "type": "dynamic-tool",
+                            "state": "approval-responded",
+                            "approval": {"id": _APPROVAL, "approved": True, "reason": "r"},
+                        }
+                    ],
+                }
+            ],
+        },
+    ],
     "/embed": [{"alias": "vectors", "input": ["a"], "purpose": "p"}],
 }

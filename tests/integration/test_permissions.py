@@ -20,9 +20,20 @@ from tests.harness.stage import Stage
 ROLES = ["billing", *Role]
 
 #: What somebody who is let in is answered when they name what does not exist, and send nothing.
-LET_IN = {200, 400, 404, 422}
+LET_IN = {200, 204, 400, 404, 422}
 
-_IDS = ("run_id", "confirmation_id", "tool_call_id", "conversation_id", "key_id", "name", "provider", "response_id")
+_IDS = (
+    "run_id",
+    "confirmation_id",
+    "tool_call_id",
+    "conversation_id",
+    "key_id",
+    "name",
+    "provider",
+    "agent",
+    "chat_id",
+    "response_id",
+)
 
 
 def named(path: str) -> str:

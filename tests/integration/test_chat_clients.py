@@ -1,0 +1,134 @@
+"""What chat clients are promised, whichever protocol they speak: `tests/clients` has the clients themselves."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+
+from holdfast.testing.provider import ScriptedProvider
+from holdfast.testing.replies import Text, ToolCalls
+from tests.agents.tools import effects
+from tests.harness.caller import Caller, Json
+from tests.harness.stage import Stage
+
+
+def chat(id_: str, *said: str, agent: str = "support", **others: Any) -> Json:
+    """A request of the AI SDK; each message goes by its own words."""
+    messages = [{"id": text, "role": "user", "parts": [{"type": "text", "text": text}]} for text in said]
+    return {"id": id_, "agent": agent, "messages": messages, **others}
+
+
+def run(thread: str, run_id: str, text: str = "pay", **others: Any) -> Json:
+    """A request of AG-UI."""
+    messages = [{"id": "u", "role": "user", "content": text}]
+    return {"threadId": thread, "runId": run_id, "messages": messages, **others}
+
+
+def told(response: httpx.Response) -> list[Json]:
+    """What a stream told."""
+    assert response.status_code == 200, response.text
+    data = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: {")]
+    return [json.loads(one) for one in data]
+
+
+async def test_those_who_begin_a_thread_at_once_mean_the_same(ada: Caller) -> None:
+    posts = [ada.http.post("/api/chat", json=chat("new", text)) for text in ("one", "two", "three") * 2]
+    answers = await asyncio.gather(*posts)
+    runs = (await ada.get("/v1/runs"))["data"]
+
+    assert [answer.status_code for answer in answers] == [200] * 6
+    assert len({run["conversation_id"] for run in runs}) == 1
+    assert len(runs) == 3, "each message once, however often it came"
+    assert len({told(answer)[0]["messageId"] for answer in answers}) == 3
+    assert answers[0].headers["x-vercel-ai-ui-message-stream"] == "v1"
+    assert answers[0].text.endswith("data: [DONE]\n\n")
+
+
+async def test_the_thread_of_somebody_else_is_another_one(ada: Caller, stage: Stage) -> None:
+    bob = await stage.caller(ada.tenant_id, person="bob")
+    for caller in (ada, bob):
+        told(await caller.http.post("/agui/support", json=run("a-thread", "r", f"I am {caller.person}")))
+    runs = (await ada.get("/v1/runs"))["data"]
+
+    assert len({one["conversation_id"] for one in runs}) == len(runs) == 2
+
+
+async def test_who_may_not_decide_is_not_asked_and_reads_on(
+    ada: Caller, stage: Stage, provider: ScriptedProvider
+) -> None:
+    provider.script(ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 1})]), Text("Done."))
+    bob = await stage.caller(ada.tenant_id, person="bob", roles=["billing"])
+    reading = asyncio.create_task(ada.http.post("/agui/guarded", json=run("a-thread", "r")))
+    found: list[Json] = []
+    while not found:
+        found = (await bob.get("/v1/confirmations", status="pending"))["data"]
+    assert not reading.done()
+    await bob.decide(found[0])
+    events = told(await reading)
+
+    assert events[-1]["outcome"] == {"type": "success"}
+    assert [json.loads(one["content"]) for one in events if one["type"] == "TOOL_CALL_RESULT"] == [{"paid": 1}]
+    assert len(effects("pay", ada.tenant_id)) == 1
+
+
+async def test_what_was_decided_elsewhere_is_read_on_by_who_was_asked(ada: Caller, provider: ScriptedProvider) -> None:
+    provider.script(ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 1})]), Text("Done."))
+    asked = told(await ada.http.post("/agui/support", json=run("a-thread", "r1")))
+    (interrupt,) = asked[-1]["outcome"]["interrupts"]
+    (waiting,) = (await ada.get("/v1/confirmations", status="pending"))["data"]
+    await ada.decide(waiting, "reject", reason="on the phone")
+
+    def answer(**said: Any) -> Json:
+        return run("a-thread", "r2", resume=[{"interruptId": interrupt["id"], **said}])
+
+    late = await ada.http.post("/agui/support", json=answer(status="resolved", payload={"approved": True}))
+    assert late.status_code == 409
+    unfit = await ada.http.post("/agui/support", json=answer(status="resolved", payload={"approved": "yes"}))
+    assert (unfit.status_code, unfit.json()["errors"][0]["field"]) == (422, "resume.0.payload.approved")
+    events = told(await ada.http.post("/agui/support", json=answer(status="cancelled")))
+    assert events[-1]["outcome"] == {"type": "success"}
+    assert "on the phone" in json.dumps(events)
+    # Read from the beginning, it asks no more.
+    again = told(await ada.http.post("/agui/support", json=run("a-thread", "r1")))
+    assert again[-1]["outcome"] == {"type": "success"}
+    assert effects("pay", ada.tenant_id) == []
+
+
+async def test_everything_that_a_step_asks_is_asked_at_once(ada: Caller, provider: ScriptedProvider) -> None:
+    calls = [("pay", {"marker": ada.tenant_id, "amount": amount}) for amount in (1, 2)]
+    provider.script(ToolCalls([*calls, ("look_up", {"marker": "m"})]), Text("Done."))
+    asked = told(await ada.http.post("/agui/support", json=run("a-thread", "r1")))
+    interrupts = asked[-1]["outcome"]["interrupts"]
+    resume = [
+        {
+            "interruptId": one["id"],
+            "status": "resolved",
+            "payload": {"approved": one["metadata"]["arguments"]["amount"] == 1},
+        }
+        for one in interrupts
+    ]
+    events = told(await ada.http.post("/agui/support", json=run("a-thread", "r2", resume=resume)))
+    results = [one["toolCallId"] for one in [*asked, *events] if one["type"] == "TOOL_CALL_RESULT"]
+
+    assert len(interrupts) == 2
+    assert len(results) == len(set(results)) == 3, "each result once, in one of the two streams"
+    assert len(effects("pay", ada.tenant_id)) == 1
+
+
+async def test_a_chat_is_resumed_and_never_rewritten(ada: Caller) -> None:
+    first = await ada.http.post("/api/chat?agent=support", json=chat("a-chat", "hello", agent="support"))
+    edited = await ada.http.post("/api/chat", json=chat("a-chat", "hello", "other", messageId="hello"))
+    anew = await ada.http.post("/api/chat", json=chat("a-chat", "hello", trigger="regenerate-message"))
+    nobody = await ada.http.post("/api/chat", json={**chat("a-chat", "hi"), "agent": None})
+    over = await ada.http.get("/api/chat/a-chat/stream")
+    unheard = await ada.http.get("/api/chat/unheard-of/stream")
+    again = await ada.http.get("/api/chat/a-chat/stream?ended=true")
+
+    assert [answer.status_code for answer in (edited, anew, nobody)] == [422, 422, 422]
+    assert [(answer.status_code, answer.content) for answer in (over, unheard)] == [(204, b"")] * 2
+    # However the text came in pieces, it is the same.
+    assert [one for one in told(again) if one["type"] != "text-delta"] == [
+        one for one in told(first) if one["type"] != "text-delta"
+    ]
+    assert len((await ada.get("/v1/runs"))["data"]) == 1
