@@ -33,7 +33,7 @@ class StreamOptionsBody(BaseModel):
     include_usage: StrictBool | None = None
 
 
-class ChatBody(BaseModel):
+class CompletionsBody(BaseModel):
     """A request. What else OpenAI's API takes may stand beside these; what would change something is refused (400).
 
     `model` is an agent's name. `messages` have the whole history, of which what follows the agent's last word is new.
@@ -67,7 +67,7 @@ class ChatBody(BaseModel):
         )
 
 
-class CompletionShape(BaseModel):
+class ChatCompletionShape(BaseModel):
     """A completion, as OpenAI's API describes it."""
 
     model_config = ConfigDict(extra="allow")
@@ -81,12 +81,12 @@ class CompletionShape(BaseModel):
 @router.post(
     "/completions",
     response_model=None,
-    responses={200: {"model": CompletionShape, "content": MEDIA}, **documented(404, 409)},
+    responses={200: {"model": ChatCompletionShape, "content": MEDIA}, **documented(404, 409)},
 )
 async def create_chat_completion(
     request: Request,
     caller: Annotated[Caller, needs(Permission.MESSAGES_SEND)],
-    body: ChatBody,
+    body: CompletionsBody,
     is_retry: IsRetry,
     idempotency_key: Annotated[str | None, Header()] = None,
     x_holdfast_conversation: Annotated[str | None, Header(pattern=ID_PATTERN)] = None,
