@@ -12,6 +12,13 @@ from api.routing import ResourceRoute
 
 Json = dict[str, Any]
 
+#: What the documentation says of a route that may answer with a stream.
+EVENTS: Json = {
+    "text/event-stream": {
+        "schema": {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
+    }
+}
+
 #: Tells a client of chat completions which conversation it is in, and us, if it sends it back.
 CONVERSATION_HEADER = "x-holdfast-conversation"
 

@@ -7,11 +7,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from api.auth import needs
-from api.event_stream import MEDIA, streaming
+from api.event_stream import streaming
 from api.openai_answers import ChatAnswer
 from api.openai_input import read_functions, read_messages
 from api.openai_parameters import check_for_chat
-from api.openai_route import CONVERSATION_HEADER, IsRetry, as_lines, openai_resource
+from api.openai_route import CONVERSATION_HEADER, EVENTS, IsRetry, as_lines, openai_resource
 from api.problems import documented
 from api.routes.responses import Metadata, user_of
 from api.shapes import ID_PATTERN
@@ -81,7 +81,7 @@ class ChatCompletionShape(BaseModel):
 @router.post(
     "/completions",
     response_model=None,
-    responses={200: {"model": ChatCompletionShape, "content": MEDIA}, **documented(404, 409)},
+    responses={200: {"model": ChatCompletionShape, "content": EVENTS}, **documented(404, 409)},
 )
 async def create_chat_completion(
     request: Request,

@@ -8,11 +8,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from api.auth import needs
-from api.event_stream import MEDIA, streaming
+from api.event_stream import streaming
 from api.openai_answers import HELD_S, ResponseAnswer
 from api.openai_input import read_functions, read_items
 from api.openai_parameters import check_for_responses
-from api.openai_route import IsRetry, as_lines, openai_resource
+from api.openai_route import EVENTS, IsRetry, as_lines, openai_resource
 from api.problems import documented
 from api.shapes import ID_PATTERN, PathId
 from api.wiring import Services, services
@@ -84,7 +84,7 @@ class ResponseShape(BaseModel):
     output: list[Json]
 
 
-_ANSWER: Json = {"model": ResponseShape, "content": MEDIA}
+_ANSWER: Json = {"model": ResponseShape, "content": EVENTS}
 
 
 @router.post("", response_model=None, responses={200: _ANSWER, **documented(404, 409, 412)})
