@@ -78,7 +78,7 @@ class ResponseAnswer:
         if self._stream.is_over and "response" in last:
             return dict(last["response"])
         found = self._stream.response()
-        is_queued = self._request.run.status is RunStatus.QUEUED and not found["output"]
+        is_queued = not wait_s and self._request.run.status is RunStatus.QUEUED and not found["output"]
         return {**found, "status": "queued"} if is_queued else found
 
 

@@ -64,13 +64,14 @@ def read_tools(declared: Collection[Mapping[str, Any]]) -> tuple[ClientTool, ...
     """
     if len(declared) > MAX_TOOLS:
         raise InvalidInput("tools", f"There are {len(declared)} tools; {MAX_TOOLS} are allowed.")
+    if not is_storable(list(declared)):
+        raise InvalidInput("tools", "They hold a NUL or half a surrogate pair, or are nested too deeply.")
+    # Before any schema is looked at, which costs time.
+    if len(json.dumps(list(declared))) > MAX_CHARACTERS:
+        raise InvalidInput("tools", f"They are longer than {MAX_CHARACTERS} characters.")
     tools = tuple(_read(place, one) for place, one in enumerate(declared))
     if len({tool.name for tool in tools}) < len(tools):
         raise InvalidInput("tools", "Two tools have the same name.")
-    if not is_storable(stored := as_stored(tools)):
-        raise InvalidInput("tools", "They hold a NUL or half a surrogate pair, or are nested too deeply.")
-    if len(json.dumps(stored)) > MAX_CHARACTERS:
-        raise InvalidInput("tools", f"They are longer than {MAX_CHARACTERS} characters.")
     return tools
 
 

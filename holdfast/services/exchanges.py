@@ -12,17 +12,17 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast.domain.client_tools import ClientTool, as_stored, from_stored
+from holdfast.domain.client_tools import ClientOutput, ClientTool, as_stored, from_stored
 from holdfast.domain.confirmations import Confirmation, Decision, canonical_digest
 from holdfast.domain.errors import Conflict, InvalidInput, NotFound, PermissionMissing
 from holdfast.domain.exchanges import Approval, Exchange, Kind, Place, call_of_item, confirmation_of_item, run_of_item
 from holdfast.domain.messages import NewMessage
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.runs import Run
-from holdfast.services.confirmations import Confirmations, Decided
+from holdfast.services.confirmations import MAX_AT_ONCE, Confirmations, Decided
 from holdfast.services.messages import Accepted, Messages
 from holdfast.services.refusals import Asked, recording_refusals
-from holdfast.store import event_log, histories, runs
+from holdfast.store import event_log, histories, messages, runs
 from holdfast.store.engine import Database
 from holdfast.store.histories import Candidate, Known
 
@@ -48,9 +48,9 @@ class Request:
 class Exchanges:
     """Takes requests in."""
 
-    def __init__(self, database: Database, messages: Messages, confirmations: Confirmations) -> None:
+    def __init__(self, database: Database, accepting: Messages, confirmations: Confirmations) -> None:
         self._database = database
-        self._messages = messages
+        self._messages = accepting
         self._confirmations = confirmations
 
     async def begin(self, caller: Caller, exchange: Exchange) -> Begun:
@@ -63,6 +63,8 @@ class Exchanges:
                 `Confirmations.decide`.
             HoldfastError: as those.
         """
+        if max(len(exchange.approvals), len(exchange.outputs)) > MAX_AT_ONCE:
+            raise InvalidInput("input", f"At most {MAX_AT_ONCE} decisions or outputs are taken at a time.")
         if exchange.approvals:
             return await self._decide(caller, exchange)
         if not exchange.text.strip() and not exchange.outputs:
@@ -100,7 +102,7 @@ class Exchanges:
         known = await self._known(caller, exchange)
         key = exchange.key
         if key is None and known is not None and (known.run_id is not None or exchange.outputs):
-            key = _key([caller.person, known.run_id, exchange.history, _beside(exchange)])
+            key = _key(caller, exchange, known.run_id)
         return NewMessage(
             agent=exchange.agent,
             text=exchange.text,
@@ -115,28 +117,16 @@ class Exchanges:
 
     async def _known(self, caller: Caller, exchange: Exchange) -> Known | None:
         """The conversation that a request goes on with, and the run that it follows; None: it begins one."""
-        tenant_id, view = caller.tenant_id, caller.view(Permission.MESSAGES_SEND)
-        async with self._database.tenant(tenant_id) as connection:
+        async with self._database.tenant(caller.tenant_id) as connection:
             if exchange.place is not None:
-                run = await runs.find(connection, tenant_id, exchange.place.run_id, view)
-                if run is None:
-                    raise NotFound("response", exchange.place.response_id)
-                return _in(exchange, Known(run.conversation_id, run.merged_into or run.run_id))
-            call_ids = [output.tool_call_id for output in exchange.outputs]
-            if call_ids and exchange.conversation_id is None:
-                conversation_id = await histories.of_call(connection, tenant_id, call_ids[-1], view)
-                if conversation_id is None:
-                    raise InvalidInput("input", f"There is no call {call_ids[-1]!r} of a tool of yours.")
-                return Known(conversation_id, None)
+                return await _following(connection, caller, exchange, exchange.place)
             if exchange.conversation_id is not None:
                 return Known(exchange.conversation_id, None)
+            if exchange.outputs:
+                return await _of_call(connection, caller, exchange.outputs[-1])
             if not exchange.last_words:
                 return None
-            named = await _named(connection, caller, exchange)
-            if named is not None:
-                return named
-            found = await histories.find(connection, caller, exchange.earlier)
-            return _chosen(exchange, found)
+            return await _named(connection, caller, exchange) or await _recognised(connection, caller, exchange)
 
     async def _decide(self, caller: Caller, exchange: Exchange) -> Begun:
         if exchange.text.strip() or exchange.outputs:
@@ -176,21 +166,32 @@ def _decided(approval: Approval) -> Decided:
     return Decided(decision, approval.arguments_digest, approval.reason)
 
 
-def _in(exchange: Exchange, known: Known) -> Known:
-    if exchange.conversation_id not in (None, known.conversation_id):
+async def _following(connection: AsyncConnection, caller: Caller, exchange: Exchange, place: Place) -> Known:
+    """The conversation of an answer."""
+    run = await runs.find(connection, caller.tenant_id, place.run_id, caller.view(Permission.MESSAGES_SEND))
+    if run is None:
+        raise NotFound("response", place.response_id)
+    if exchange.conversation_id not in (None, run.conversation_id):
         raise InvalidInput("conversation", "previous_response_id is of another conversation; send one of the two.")
-    return known
+    return Known(run.conversation_id, run.merged_into or run.run_id)
 
 
-def _key(parts: list[object]) -> str:
+async def _of_call(connection: AsyncConnection, caller: Caller, output: ClientOutput) -> Known:
+    """The conversation of a call."""
+    view = caller.view(Permission.MESSAGES_SEND)
+    conversation_id = await histories.of_call(connection, caller.tenant_id, output.tool_call_id, view)
+    if conversation_id is None:
+        raise InvalidInput("input", f"There is no call {output.tool_call_id!r} of a tool of yours.")
+    return Known(conversation_id, None)
+
+
+def _key(caller: Caller, exchange: Exchange, run_id: str | None) -> str:
+    """What makes a request the same as another: the run that it follows, and all that it says."""
+    beside = [as_stored(exchange.client_tools), exchange.metadata]
     try:
-        return f"openai:{canonical_digest(parts)}"
+        return f"openai:{canonical_digest([caller.person, run_id, exchange.history, beside])}"
     except ValueError as error:
         raise InvalidInput("metadata", f"The metadata can't be stored: {error}") from error
-
-
-def _beside(exchange: Exchange) -> list[object]:
-    return [as_stored(exchange.client_tools), exchange.metadata]
 
 
 async def _named(connection: AsyncConnection, caller: Caller, exchange: Exchange) -> Known | None:
@@ -210,8 +211,17 @@ async def _named(connection: AsyncConnection, caller: Caller, exchange: Exchange
     return None
 
 
-def _chosen(exchange: Exchange, found: list[Candidate]) -> Known:
+async def _recognised(connection: AsyncConnection, caller: Caller, exchange: Exchange) -> Known:
     """The conversation that a history is of."""
+    fitting = _fitting(exchange, await histories.find(connection, caller, exchange.earlier))
+    for one in fitting if exchange.is_retry else ():
+        if await messages.accepted_under_key(connection, caller.tenant_id, _key(caller, exchange, one.run_id)):
+            return Known(one.conversation_id, one.run_id)
+    return _chosen(fitting)
+
+
+def _fitting(exchange: Exchange, found: list[Candidate]) -> list[Candidate]:
+    """The conversations that a history can be of."""
     said = "".join("".join(entry.text for entry in exchange.last_words).split())
     fitting = [one for one in found if one.can_have_said(said)]
     if not fitting:
@@ -220,6 +230,11 @@ def _chosen(exchange: Exchange, found: list[Candidate]) -> Known:
             "No conversation with this history was had here. Send the conversation's id "
             "(x-holdfast-conversation, or `conversation`), or the user's new message only, to begin one.",
         )
+    return fitting
+
+
+def _chosen(fitting: list[Candidate]) -> Known:
+    """The one of them that is meant."""
     if len({one.conversation_id for one in fitting}) > 1 and any(one.has_calls for one in fitting):
         raise Conflict(
             "Several conversations have this history, and may differ in what tools said. Send the conversation's id, "
