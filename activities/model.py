@@ -1,6 +1,7 @@
 """Asking the model: read the transcript, ask the pool, store the step and enter its tool calls into the ledger."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import takewhile
@@ -17,14 +18,22 @@ from activities.proposals import MAX_CALLS_A_STEP, next_acts, propose
 from activities.streamed import WRITES, Stream
 from holdfast.domain.agents import AgentSpec
 from holdfast.domain.audit import outcome_content
+from holdfast.domain.client_tools import from_stored
 from holdfast.domain.errors import ModelError, ModelRequestRefused, ModelsUnavailable, TooManyRequests
-from holdfast.domain.events import Event, MessageCompleted, ToolCallProposed, shown_arguments, tool_call_now
+from holdfast.domain.events import (
+    Event,
+    MessageCompleted,
+    ToolCallHandedOver,
+    ToolCallProposed,
+    shown_arguments,
+    tool_call_now,
+)
 from holdfast.domain.messages import ChatMessage, PastRun, as_chat, is_json
 from holdfast.domain.model_calls import Completion, StreamEvent
 from holdfast.domain.policy import may_offer
 from holdfast.domain.steps import ModelAnswer, ModelStep
 from holdfast.domain.storable import storable
-from holdfast.domain.tools import TRANSITIONS
+from holdfast.domain.tools import TRANSITIONS, ToolCallStatus
 from holdfast.llm import prompt
 from holdfast.llm.pool import ModelPool
 from holdfast.llm.tenant_slots import TenantSlots
@@ -35,7 +44,8 @@ from holdfast.store.event_log import Tail, Try
 from holdfast.store.steps import Step
 from holdfast.store.tool_calls import Proposal
 from holdfast.streaming.herald import Herald
-from holdfast.tools.registry import ToolRegistry
+from holdfast.tools import clients
+from holdfast.tools.registry import Tool, ToolRegistry
 from holdfast.tools.run import MAX_SHOWN_CHARACTERS, MAX_STORED_CHARACTERS
 from workflows.stubs import MODELS_EXHAUSTED
 
@@ -59,6 +69,7 @@ class _Question:
     agent: AgentSpec
     chat: list[ChatMessage]
     tools: list[dict[str, Any]]
+    of_client: Mapping[str, Tool]
     use_tools: bool
     has_budget: bool
     patience_left: timedelta
@@ -137,10 +148,12 @@ class ModelActivities:
             )
             failing_for = await _failing_for(connection, step)
             calls_left = await _calls_left(connection, step, agent)
+            of_client = clients.as_tools(from_stored(run.client_tools))
             question = _Question(
                 agent=agent,
                 chat=as_chat(prompt.assemble(agent), past),
-                tools=self._offered(agent),
+                tools=[*self._offered(agent), *(tool.as_function for tool in of_client.values())],
+                of_client=of_client,
                 use_tools=not step.last and _broken_in_a_row(past[-1]) < MAX_BROKEN_IN_A_ROW,
                 has_budget=run.has_budget,
                 patience_left=agent.limits.patience - failing_for,
@@ -210,7 +223,9 @@ class ModelActivities:
                 await budget.release(connection, step)
 
     async def _store(self, step: ModelStep, question: _Question, completion: Completion, tail: Tail) -> ModelAnswer:
-        proposals = propose(step, question.agent, self._tools, completion.tool_calls, question.calls_left)
+        proposals = propose(
+            step, question.agent, self._tools, completion.tool_calls, question.calls_left, question.of_client
+        )
         async with self._database.tenant(step.tenant_id) as connection:
             stored = _as_step(step, completion)
             is_first = await steps.store(connection, step.tenant_id, stored, _events(stored, proposals), tail)
@@ -309,6 +324,8 @@ def _events(step: Step, proposals: list[Proposal]) -> list[Event]:
         shown = shown_arguments(call.arguments)
         told.append(ToolCallProposed(call.tool_call_id, step.step, call.tool, shown, call.effect))
         told += tool_call_now(call.tool_call_id, call.tool, call.status, error=call.error)
+        if call.by_client and call.status is ToolCallStatus.APPROVED:
+            told.append(ToolCallHandedOver(call.tool_call_id, call.tool, call.arguments_raw.strip() or "{}"))
     return told
 
 

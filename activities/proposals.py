@@ -3,8 +3,10 @@
 All of it is settled before any person is asked: nobody confirms a call that could not run.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+from holdfast.domain import client_tools
 from holdfast.domain.agents import AgentSpec
 from holdfast.domain.confirmations import arguments_digest
 from holdfast.domain.ids import new_tool_call_id
@@ -42,11 +44,17 @@ def propose(
     tools: ToolRegistry,
     requested: tuple[RequestedToolCall, ...],
     calls_left: int,
+    of_client: Mapping[str, Tool],
 ) -> list[Proposal]:
-    """One proposal for each call that the model asked for, in its order; `calls_left` of them can be made."""
+    """One proposal for each call that the model asked for, in its order; `calls_left` of them can be made.
+
+    `of_client`: the tools that the client brought, none of which a rule of the agent is about.
+    """
     most = 0 if step.last else min(calls_left, MAX_CALLS_A_STEP)
     return [
-        _propose(step, agent, tools, call, position, is_possible=position < most)
+        _propose_of_client(step, tool, call, position, is_possible=position < most)
+        if (tool := of_client.get(call.tool)) is not None
+        else _propose(step, agent, tools, call, position, is_possible=position < most)
         for position, call in enumerate(requested)
     ]
 
@@ -57,12 +65,18 @@ def next_acts(calls: list[ToolCall]) -> list[ProposedCall]:
         ProposedCall(
             tool_call_id=call.tool_call_id,
             tool=call.tool,
-            act=_ACT.get(call.status, NextAct.SKIP),
+            act=_act(call),
             timeout_s=call.terms.timeout_s * call.terms.attempts,
             only_reads=call.terms.effect is Effect.READ,
         )
         for call in calls
     ]
+
+
+def _act(call: ToolCall) -> NextAct:
+    if call.by_client:
+        return NextAct.HAND_OVER if call.status is ToolCallStatus.APPROVED else NextAct.SKIP
+    return _ACT.get(call.status, NextAct.SKIP)
 
 
 @dataclass(frozen=True)
@@ -84,7 +98,19 @@ def _propose(
 ) -> Proposal:
     tool = tools.get(call.tool)
     judged = _judge(agent, tool, call, is_possible=is_possible)
-    holding = _terms(agent, tool)
+    return _proposal(step, tool, call, position, judged, _terms(agent, tool))
+
+
+def _propose_of_client(
+    step: ModelStep, tool: Tool, call: RequestedToolCall, position: int, *, is_possible: bool
+) -> Proposal:
+    judged = _judge_of_client(tool, call, is_possible=is_possible)
+    return replace(_proposal(step, tool, call, position, judged, tool.terms()), by_client=True)
+
+
+def _proposal(
+    step: ModelStep, tool: Tool | None, call: RequestedToolCall, position: int, judged: _Judged, holding: Terms
+) -> Proposal:
     tool_call_id = new_tool_call_id()
     return Proposal(
         tool_call_id=tool_call_id,
@@ -112,14 +138,29 @@ def _judge(agent: AgentSpec, tool: Tool | None, call: RequestedToolCall, *, is_p
         rule = rule_on(agent, call.tool, tool.declaration, {}).rule
         return _Judged(ToolCallStatus.DENIED, rule, error="The policy forbids this call. Do not repeat it.")
     if not is_possible:
-        return _Judged(ToolCallStatus.DENIED, "limit", error="No further call is possible here. It was not run.")
+        return _AT_LIMIT
     try:
         arguments = tool.parse(call.arguments)
     except ArgumentsRefused as refused:
-        error = storable(str(refused), MAX_ERROR_CHARACTERS)
-        return _Judged(ToolCallStatus.FAILED, "arguments", error=error)
+        return _refused(refused)
     ruling = rule_on(agent, call.tool, tool.declaration, arguments)
     return _Judged(_STATUS[ruling.verdict], ruling.rule, arguments=arguments)
+
+
+def _judge_of_client(tool: Tool, call: RequestedToolCall, *, is_possible: bool) -> _Judged:
+    if not is_possible:
+        return _AT_LIMIT
+    try:
+        return _Judged(ToolCallStatus.APPROVED, client_tools.RULE, arguments=tool.parse(call.arguments))
+    except ArgumentsRefused as refused:
+        return _refused(refused)
+
+
+_AT_LIMIT = _Judged(ToolCallStatus.DENIED, "limit", error="No further call is possible here. It was not run.")
+
+
+def _refused(refused: ArgumentsRefused) -> _Judged:
+    return _Judged(ToolCallStatus.FAILED, "arguments", error=storable(str(refused), MAX_ERROR_CHARACTERS))
 
 
 def _terms(agent: AgentSpec, tool: Tool | None) -> Terms:

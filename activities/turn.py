@@ -40,6 +40,7 @@ _STATUS = {
     Ending.NOT_CONFIRMED: RunStatus.CANCELLED,
     Ending.OUT_OF_TIME: RunStatus.COMPLETED,
     Ending.OUT_OF_BUDGET: RunStatus.COMPLETED,
+    Ending.HANDED_OVER: RunStatus.COMPLETED,
 }
 
 #: Endings at which something may still wait for a person.
@@ -100,10 +101,11 @@ class TurnActivities:
             reply = said or _APOLOGIES.get(finish.ending)
             # One that was ended meanwhile, by somebody who did not wait for it, has said its last.
             reply_id = None if reply is None or has_ended else await _store_reply(connection, finish, reply)
+            as_it_should = bool(said) or finish.ending is Ending.HANDED_OVER
             ended = Ended(
                 status,
-                degraded=not said and status is RunStatus.COMPLETED,
-                error=None if said else _ERRORS.get(finish.ending, finish.ending.value),
+                degraded=not as_it_should and status is RunStatus.COMPLETED,
+                error=None if as_it_should else _ERRORS.get(finish.ending, finish.ending.value),
             )
             # What a model said was told with its step.
             apology = [] if said or reply is None else [MessageCompleted(None, reply)]

@@ -10,6 +10,7 @@ from api.routes import (
     audit,
     budget,
     chat,
+    chat_completions,
     codec,
     confirmations,
     conversations,
@@ -19,7 +20,9 @@ from api.routes import (
     keys,
     messages,
     models,
+    openai_models,
     provider_keys,
+    responses,
     runs,
     slack,
     switches,
@@ -37,6 +40,7 @@ Authenticate with an API key: `Authorization: Bearer hf_…`. Errors are `applic
 #: What the API always serves; the models only where it is told of a models file, Slack where that is set up.
 RESOURCES = (
     *(messages, conversations, runs, tool_calls, confirmations, agents, budget, audit),
+    *(responses, chat_completions, openai_models),
     *(agui, chat),
     *(keys, identities, provider_keys, webhooks, switches, codec, health, docs),
 )

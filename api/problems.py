@@ -95,6 +95,9 @@ _RETRY_STOPPED_AFTER_S = 60
 
 _CONTENT_TYPE = "application/problem+json"
 
+#: In a request's scope: the status of input that can't be taken, where its clients know another one than 422.
+INVALID_AS = "holdfast.invalid_as"
+
 
 class WrongField(BaseModel):
     """Something that is wrong with the input, and where."""
@@ -170,6 +173,8 @@ def problem(
 def as_problem(request: Request, error: HoldfastError) -> dict[str, Any]:
     """An error of ours as a problem document, for where no status can be sent any more."""
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+    if isinstance(error, InvalidInput):
+        status = request.scope.get(INVALID_AS, status)
     title = _TITLE_OF.get(type(error)) or _TITLE.get(status, "Error")
     field = error.field if isinstance(error, InvalidInput) else None
     wrong = error.errors if isinstance(error, NoValidAnswer) else []
@@ -203,7 +208,11 @@ def _without_secrets(error: dict[str, str]) -> dict[str, str]:
 async def _on_ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HoldfastError)
     body = as_problem(request, error)
-    return JSONResponse(body, body["status"], _headers(error, body["status"]), media_type=_CONTENT_TYPE)
+    headers = _headers(error, body["status"])
+    if isinstance(error, Conflict) and INVALID_AS in request.scope:
+        # OpenAI's SDKs take a 409 for a lock that will be free in a moment.
+        headers = {**headers, "x-should-retry": "false"}
+    return JSONResponse(body, body["status"], headers, media_type=_CONTENT_TYPE)
 
 
 def _headers(error: HoldfastError, status: int) -> dict[str, str]:
@@ -236,7 +245,8 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     if first["field"] == "body" and any(wrong["type"] == "json_invalid" for wrong in error.errors()):
         why = next((str(wrong["ctx"]["error"]) for wrong in error.errors() if "ctx" in wrong), "it can't be read")
         return problem(request, 400, f"The body is not valid JSON: {why}.", field="body")
-    return problem(request, 422, f"{first['field']}: {first['detail']}", field=first["field"], errors=errors)
+    status = request.scope.get(INVALID_AS, 422)
+    return problem(request, status, f"{first['field']}: {first['detail']}", field=first["field"], errors=errors)
 
 
 def _said(wrong: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ from holdfast.services.audit_heads import Signer
 from holdfast.services.audit_log import AuditLog
 from holdfast.services.budgets import Budgets
 from holdfast.services.confirmations import Confirmations
+from holdfast.services.exchanges import Exchanges
 from holdfast.services.issuer import IssuerKeys
 from holdfast.services.keys import Keys
 from holdfast.services.messages import Messages
@@ -92,6 +93,8 @@ class Services(PoolServices):
     budgets: Budgets
     confirmations: Confirmations
     events: RunEvents
+    exchanges: Exchanges
+    confirmation_wait_s: float
     messages: Messages
     principals: Principals
     provider_keys: ProviderKeys
@@ -140,9 +143,11 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 audit=AuditLog(database),
                 budgets=Budgets(database),
                 confirmations=confirmations,
+                confirmation_wait_s=settings.confirmation_wait_s,
                 access=access_,
                 events=RunEvents(database, changes),
                 models=_models(settings, database, provider_keys),
+                exchanges=Exchanges(database, messages, confirmations),
                 messages=messages,
                 principals=principals,
                 provider_keys=provider_keys,

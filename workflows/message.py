@@ -104,6 +104,8 @@ class MessageWorkflow:
             await asyncio.gather(*(self._handle(call) for call in answer.calls))
             if self._early_ending is not None:
                 return self._early_ending
+            if any(call.act is NextAct.HAND_OVER for call in answer.calls):
+                return Ending.HANDED_OVER
             is_last = answer.tools_used_up
         return Ending.OUT_OF_STEPS
 
@@ -164,7 +166,7 @@ class MessageWorkflow:
         self._turn_freed = False
 
     async def _handle(self, call: ProposedCall) -> None:
-        if call.act is NextAct.SKIP:
+        if call.act in (NextAct.SKIP, NextAct.HAND_OVER):
             return
         reference = CallRef(self._run.tenant_id, self._run.run_id, call.tool_call_id)
         if call.act is NextAct.CONFIRM:

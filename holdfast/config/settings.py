@@ -242,6 +242,11 @@ class ApiSettings(AccessSettings, SlackSettings, ServingSettings):
     events_kept_days: float = Field(
         default=30, ge=0, le=36500, description="the days after a run's end for which its events are kept; 0 for good"
     )
+    confirmation_wait_s: float = Field(
+        default=20,
+        ge=0,
+        description="the seconds that /v1/chat/completions waits for a person before it says what waits for one",
+    )
     temporal_ui_url: str | None = Field(default=None, description="the address of the Temporal UI, for links to it")
     models: Path | None = Field(
         default=None, description="the path of models.yaml, to serve the model pool from the API too"

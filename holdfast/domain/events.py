@@ -141,6 +141,16 @@ class ToolCallProposed(Event):
 
 
 @dataclass(frozen=True)
+class ToolCallHandedOver(Event):
+    """The call is of a tool of the client: the run ends with it. `arguments`: JSON text, whole."""
+
+    TYPE = "tool_call.handed_over"
+    tool_call_id: str
+    tool: str
+    arguments: str
+
+
+@dataclass(frozen=True)
 class ToolCallStarted(Event):
     """The call is handed to its tool; from here on its effect may have happened. `attempt` counts how often."""
 

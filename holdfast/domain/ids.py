@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from datetime import datetime
 
 from ulid import ULID
 
@@ -15,6 +16,11 @@ def new_message_id() -> str:
 
 def new_run_id() -> str:
     return f"run_{ULID()}"
+
+
+def earliest_run_id(moment: datetime) -> str:
+    """What sorts before the id of every run that was accepted after a moment."""
+    return f"run_{str(ULID.from_datetime(moment))[:10]}"
 
 
 def new_conversation_id() -> str:

@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from holdfast.domain.client_tools import ClientOutput, ClientTool
+
 #: What OpenAI and Anthropic take in the name of a function.
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -96,6 +98,9 @@ ChatMessage = dict[str, Any]
 #: What the model is told of a call that was never run, so that no call stands in a transcript without a result.
 NO_RESULT = "This call was not run."
 
+#: What stands in place of what a user said, where the transcript begins with outputs of tools.
+ONLY_OUTPUTS = "[Earlier messages are left out.]"
+
 #: What the model is told of a call that was handed to its tool, and of which nothing was heard.
 OUTCOME_UNKNOWN = "The outcome is unknown: the call may or may not have taken effect. Do not repeat it; tell the user."
 
@@ -104,7 +109,10 @@ def as_chat(system_prompt: str, runs: list[PastRun]) -> list[ChatMessage]:
     """The transcript in chat form, valid for every provider: each tool call is followed by exactly one result."""
     chat: list[ChatMessage] = [{"role": "system", "content": system_prompt}]
     for run in runs:
-        chat.append({"role": "user", "content": run.user_text})
+        # Outputs of a client's tools, which stand with their calls, may come without a word of the user's. But for some
+        # providers a user always begins.
+        if run.user_text or len(chat) == 1:
+            chat.append({"role": "user", "content": run.user_text or ONLY_OUTPUTS})
         waiting = list(run.joined)
         for step in run.steps:
             while waiting and waiting[0].step <= step.step:
@@ -158,7 +166,12 @@ def _refuse(constant: str) -> None:
 
 @dataclass(frozen=True)
 class NewMessage:
-    """A message to be accepted. `key` makes it accepted once within its tenant; None: every delivery is a new one."""
+    """A message to be accepted. `key` makes it accepted once within its tenant; None: every delivery is a new one.
+
+    `client_tools` are offered to the model beside the agent's; `outputs` are of such that were called before, and may
+    come without a text. `follows`: the run that must be the newest of the conversation. `history`: a digest of all that
+    the client knows of the conversation, this message included, by which it finds it again.
+    """
 
     agent: str
     text: str
@@ -166,3 +179,7 @@ class NewMessage:
     sender: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     key: str | None = None
+    client_tools: tuple[ClientTool, ...] = ()
+    outputs: tuple[ClientOutput, ...] = ()
+    follows: str | None = None
+    history: str | None = None

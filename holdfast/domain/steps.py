@@ -61,6 +61,7 @@ class NextAct(StrEnum):
     EXECUTE = "execute"  #: the policy allows it
     CONFIRM = "confirm"  #: a person is asked first
     SKIP = "skip"  #: settled already: denied, or its arguments don't fit; the model is told
+    HAND_OVER = "hand_over"  #: a client's own tool: the run ends, and the client runs it
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ class Ending(StrEnum):
     NOT_CONFIRMED = "not_confirmed"  #: nobody confirmed a call in time, and its policy ends the run for it
     OUT_OF_TIME = "out_of_time"  #: the run took as long as it may
     OUT_OF_BUDGET = "out_of_budget"  #: the run cost as much as it may
+    HANDED_OVER = "handed_over"  #: the model called tools of the client, which it runs and goes on with
 
 
 @dataclass(frozen=True)

@@ -217,6 +217,7 @@ class ToolCall:
     """A tool call as the ledger holds it.
 
     `result` is what the model is told (JSON text); `error` says why there is none. `attempts` counts dispatches.
+    `by_client`: it is of a tool of the client, which runs it after the run's end: see `holdfast.domain.client_tools`.
     """
 
     tool_call_id: str
@@ -234,3 +235,4 @@ class ToolCall:
     confirmation_id: str | None
     dispatched_at: datetime | None
     created_at: datetime
+    by_client: bool = False

@@ -1,17 +1,20 @@
 """Accepting a message: committed first, started next. Once it is committed, nothing loses it."""
 
 import hmac
+import json
 import logging
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.domain.client_tools import as_stored
 from holdfast.domain.confirmations import canonical_digest
-from holdfast.domain.errors import IdempotencyMismatch, InvalidInput, NotFound, Unavailable
+from holdfast.domain.errors import Conflict, IdempotencyMismatch, InvalidInput, NotFound, Unavailable
 from holdfast.domain.events import Event, RunMerged, RunQueued
-from holdfast.domain.ids import new_conversation_id, new_message_id, new_run_id, workflow_id
+from holdfast.domain.ids import earliest_run_id, new_conversation_id, new_message_id, new_run_id, workflow_id
 from holdfast.domain.messages import MAX_TEXT_CHARACTERS, Message, NewMessage
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.runs import RunStatus, RunToStart
@@ -19,6 +22,7 @@ from holdfast.domain.slack import SlackThread
 from holdfast.domain.storable import is_storable
 from holdfast.secrecy.erased_keys import ErasedKeys
 from holdfast.services.arrivals import Arrival, arrive
+from holdfast.services.client_calls import check_tools, take_outputs
 from holdfast.services.confirmations import wake
 from holdfast.services.runs import cancel
 from holdfast.services.slack_conversations import conversation_of
@@ -30,6 +34,9 @@ log = logging.getLogger(__name__)
 
 #: The longest idempotency key, in characters; Stripe's limit, which clients know.
 MAX_KEY_CHARACTERS = 255
+
+#: For how long a client that got no answer may be trying again: OpenAI's SDKs wait ten minutes for one.
+_SENT_AGAIN_WITHIN = timedelta(minutes=11)
 
 
 @dataclass(frozen=True)
@@ -73,28 +80,16 @@ class Messages:
             InvalidInput: the text is empty, too long or can't be stored, or there is no such agent.
             IdempotencyMismatch: the key was used before with another message.
             NotFound: there is no such conversation.
-            Conflict: the conversation is busy, and its agent takes no message meanwhile; nothing was accepted.
+            Conflict: the conversation is busy, and its agent takes no message meanwhile; or it has gone on since what
+                the message `follows`, or without a call that it has an output for; nothing was accepted.
             Stopped: a kill switch is thrown; nothing was accepted.
             Unavailable: the database does not answer; nothing was accepted.
         """
         _check(message)
         fingerprint = _fingerprint(message)
-        tenant_id = caller.tenant_id
         try:
-            async with self._database.tenant(tenant_id) as connection:
-                if thread is None:
-                    conversation = await _conversation(connection, caller, message)
-                else:
-                    conversation = await conversation_of(connection, tenant_id, thread)
-                    message = replace(message, conversation_id=conversation.conversation_id)
-                # After the conversation is locked: a repeat that waited for the first delivery finds it.
-                if message.key is not None:
-                    first = await self._first(connection, tenant_id, message.key)
-                    if first is not None:
-                        return _repeat(caller, first, fingerprint)
-                begins = conversation is None and (may_begin or message.conversation_id is None)
-                arrival = await arrive(connection, caller, message, conversation, begins=begins)
-                run = await _insert(connection, caller, message, fingerprint, arrival, begins=begins)
+            async with self._database.tenant(caller.tenant_id) as connection:
+                taken = await self._take(connection, caller, message, fingerprint, thread, may_begin=may_begin)
         except IntegrityError:
             # Another delivery under the same key was committed in the meantime: that one is the first.
             first = await self._find_first(caller, message)
@@ -104,11 +99,56 @@ class Messages:
                 # Or another message began the same conversation: this one goes into it.
                 return await self.accept(caller, message)
             raise Unavailable("The message could not be stored; send it again.") from None
+        if isinstance(taken, Accepted):
+            return taken
+        run, arrival = taken
         if arrival.answered_by is None:
             await self._start(run)
         await self._tell(arrival)
         status = RunStatus.QUEUED if arrival.answered_by is None else RunStatus.MERGED
         return Accepted(run.message_id, run.conversation_id, run.run_id, is_new=True, status=status)
+
+    async def _take(
+        self,
+        connection: AsyncConnection,
+        caller: Caller,
+        message: NewMessage,
+        fingerprint: str,
+        thread: SlackThread | None,
+        *,
+        may_begin: bool,
+    ) -> tuple[RunToStart, Arrival] | Accepted:
+        """The message's new run; or what came of it before, when it is a repeat."""
+        if thread is None:
+            conversation = await _conversation(connection, caller, message)
+        else:
+            conversation = await conversation_of(connection, caller.tenant_id, thread)
+            message = replace(message, conversation_id=conversation.conversation_id)
+        # After the conversation is locked: a repeat that waited for the first delivery finds it.
+        if message.key is not None:
+            first = await self._first(connection, caller.tenant_id, message.key)
+            if first is not None:
+                return _repeat(caller, first, fingerprint)
+        await _check_place(connection, caller, message, conversation)
+        begins = conversation is None and (may_begin or message.conversation_id is None)
+        arrival = await arrive(connection, caller, message, conversation, begins=begins)
+        if message.client_tools:
+            await check_tools(connection, caller.tenant_id, message, arrival.agent_version)
+        return await _insert(connection, caller, message, fingerprint, arrival, begins=begins), arrival
+
+    async def find_repeat(self, caller: Caller, message: NewMessage) -> Accepted | None:
+        """The first delivery of a message that its client sends again and that has no key; None: none is known.
+
+        It is the newest of the same words that came from the caller lately, if nothing has followed it: whoever has
+        gone on has heard the answer, and means to say the same once more.
+        """
+        if message.key is not None:
+            return None
+        async with self._database.tenant(caller.tenant_id) as connection:
+            names = caller.names | {caller.person}
+            since = earliest_run_id(datetime.now(UTC) - _SENT_AGAIN_WITHIN)
+            first = await messages.lately_accepted(connection, caller.tenant_id, names, _fingerprint(message), since)
+        return None if first is None else _repeat(caller, first, _fingerprint(message))
 
     async def accepted_before(self, caller: Caller, message: NewMessage) -> Accepted | None:
         """What came of a message that was accepted under this key before; None: nothing was.
@@ -168,6 +208,18 @@ async def _conversation(connection: AsyncConnection, caller: Caller, message: Ne
     return await turns.look(connection, caller.tenant_id, message.conversation_id)
 
 
+async def _check_place(
+    connection: AsyncConnection, caller: Caller, message: NewMessage, conversation: turns.Conversation | None
+) -> None:
+    """Check that a message still follows what its client has seen, and take in what it brings of the client's calls."""
+    if conversation is None or not (message.follows or message.outputs):
+        return
+    newest = await messages.newest_answering(connection, caller.tenant_id, conversation.conversation_id)
+    if message.follows not in (None, newest):
+        raise Conflict("The conversation has gone on since; a conversation here is one line, and can't be forked.")
+    await take_outputs(connection, caller, message)
+
+
 async def _insert(
     connection: AsyncConnection,
     caller: Caller,
@@ -198,6 +250,8 @@ async def _insert(
         "fingerprint": fingerprint,
         "sender": message.sender,
         "metadata": message.metadata,
+        "client_tools": json.dumps(as_stored(message.client_tools)) if message.client_tools else None,
+        "history": message.history,
         "workflow_id": workflow_id(tenant_id, run.agent, run.message_id),
     }
     event = _first_event(run, arrival)
@@ -241,19 +295,33 @@ def _repeat(caller: Caller, first: Any, fingerprint: str) -> Accepted:
 
 def _fingerprint(message: NewMessage) -> str:
     try:
-        return canonical_digest({name: value for name, value in vars(message).items() if name != "key"})
+        return canonical_digest(_as_body(message))
     except ValueError as error:
         raise InvalidInput("metadata", f"The metadata can't be stored: {error}") from error
 
 
+def _as_body(message: NewMessage) -> dict[str, Any]:
+    # Of what most messages don't have, only what is there: a digest that was stored before it could be there stands.
+    rare = {
+        "client_tools": as_stored(message.client_tools),
+        "outputs": [vars(output) for output in message.outputs],
+        "follows": message.follows,
+        "history": message.history,
+    }
+    usual = {name: value for name, value in vars(message).items() if name not in ("key", *rare)}
+    return usual | {name: value for name, value in rare.items() if value}
+
+
 def _check(message: NewMessage) -> None:
-    if not message.text.strip():
+    if not message.text.strip() and not message.outputs:
         raise InvalidInput("text", "The text is empty.")
+    if message.outputs and message.conversation_id is None:
+        raise InvalidInput("input", "Outputs of calls need the conversation in which the calls were made.")
     if len(message.text) > MAX_TEXT_CHARACTERS:
         raise InvalidInput("text", f"The text has {len(message.text)} characters; {MAX_TEXT_CHARACTERS} are allowed.")
     if message.key is not None and not 1 <= len(message.key) <= MAX_KEY_CHARACTERS:
         raise InvalidInput("Idempotency-Key", f"The key must have 1 to {MAX_KEY_CHARACTERS} characters.")
-    for name, value in vars(message).items():
+    for name, value in {**_as_body(message), "key": message.key}.items():
         if not is_storable(value):
             raise InvalidInput(
                 name,

@@ -1,16 +1,29 @@
 """What happens in runs, for those who read along."""
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 
 from holdfast.domain.errors import Gone, NotFound
-from holdfast.domain.events import LoggedEvent
+from holdfast.domain.events import LoggedEvent, RunMerged
+from holdfast.domain.exchanges import Place
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.runs import OPEN
 from holdfast.store import event_log, runs
 from holdfast.store.engine import Database
 from holdfast.streaming.run_changes import RunChanges
 from holdfast.streaming.tail import Tail
+
+
+@dataclass(frozen=True)
+class Told:
+    """An event on the way to an answer. `hop` counts the merges before it; `is_before`: the answer begins after it."""
+
+    run_id: str
+    hop: int
+    event: LoggedEvent
+    is_before: bool
 
 
 class RunEvents:
@@ -23,6 +36,38 @@ class RunEvents:
     def stop(self) -> None:
         """End every stream, since the process stops; readers go on elsewhere."""
         self._tail.stop()
+
+    @asynccontextmanager
+    async def answering(
+        self, caller: Caller, place: Place, *, to_the_end: bool = True
+    ) -> AsyncIterator[AsyncIterator[Told]]:
+        """What leads to an answer: the log of its run, and, where that is merged into another, of that one.
+
+        Raises:
+            NotFound, Unavailable: as `following`.
+        """
+        view = caller.view(Permission.RUNS_READ)
+        async with self._database.tenant(caller.tenant_id) as connection:
+            if await runs.status_of(connection, caller.tenant_id, place.run_id, view) is None:
+                raise NotFound("response", place.response_id)
+        async with aclosing(self._answering(caller.tenant_id, place, to_the_end=to_the_end)) as told:
+            yield told
+
+    async def _answering(self, tenant_id: str, place: Place, *, to_the_end: bool) -> AsyncGenerator[Told]:
+        merged_into: str | None = place.run_id
+        hop = 0
+        while merged_into is not None:
+            run_id, merged_into = merged_into, None
+            async with aclosing(self._tail.follow(tenant_id, run_id, 0, to_the_end=to_the_end)) as events:
+                async for event in events:
+                    if event.type == RunMerged.TYPE:
+                        merged_into = str(json.loads(event.data)["merged_into"])
+                    else:
+                        yield Told(run_id, hop, event, is_before=event.seq <= place.after)
+            if merged_into is not None:
+                async with self._database.tenant(tenant_id) as connection:
+                    place = Place(merged_into, await event_log.merged_at(connection, tenant_id, run_id, merged_into))
+                hop += 1
 
     @asynccontextmanager
     async def following(

@@ -72,13 +72,14 @@ _OF_ERASING = "tenant_id = :tenant_id AND run_id IN (SELECT run_id FROM erasing)
 # A fingerprint is of a body that is not erased yet, also if its text looks so.
 _CONTENT = (
     f"""
-UPDATE messages m SET text = :erased, fingerprint = NULL, metadata = '{{}}', idempotency_key =
+UPDATE messages m SET text = :erased, fingerprint = NULL, metadata = '{{}}', history = NULL, idempotency_key =
     '{ERASED_KEY}' || encode(sha256(convert_to(CAST(:key_secret AS text) || idempotency_key, 'UTF8')), 'hex')
 FROM erasing e
 WHERE m.tenant_id = :tenant_id AND m.run_id = e.run_id AND (m.role <> 'user' OR e.own)
   AND (m.text <> :erased OR m.fingerprint IS NOT NULL)
 """,
     f"UPDATE steps SET text = '' WHERE {_OF_ERASING}",
+    f"UPDATE runs SET client_tools = NULL WHERE {_OF_ERASING} AND client_tools IS NOT NULL",
     f"DELETE FROM events WHERE {_OF_ERASING}",
     f"DELETE FROM deltas WHERE {_OF_ERASING}",
     f"""

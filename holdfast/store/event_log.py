@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast.domain.events import Event, LoggedEvent, MessageReset
+from holdfast.domain.events import ConfirmationDecided, Event, LoggedEvent, MessageReset, RunMerged
 from holdfast.domain.runs import OPEN
 from holdfast.store.tables import OPEN_STATES
 
@@ -88,6 +88,22 @@ ORDER BY e.seq
 
 # Every log has an event that is no delta, from its beginning on.
 _IS_KEPT = text("SELECT EXISTS (SELECT FROM events WHERE tenant_id = :tenant_id AND run_id = :run_id)")
+_DECIDED_AT = text(f"""
+SELECT max(seq) FROM events WHERE tenant_id = :tenant_id AND run_id = :run_id AND type = '{ConfirmationDecided.TYPE}'
+  AND data ->> 'confirmation_id' = ANY(:confirmation_ids)
+""")
+
+_IS_DECISION = text(f"""
+SELECT EXISTS (SELECT FROM events
+  WHERE tenant_id = :tenant_id AND run_id = :run_id AND seq = :seq AND type = '{ConfirmationDecided.TYPE}')
+""")
+
+# Whatever merges a run has locked the other one: nothing comes between the two in that one's log.
+_MERGED_AT = text(f"""
+SELECT max(seq) FROM events WHERE tenant_id = :tenant_id AND run_id = :merged_into AND created_at <= (
+  SELECT created_at FROM events WHERE tenant_id = :tenant_id AND run_id = :run_id AND type = '{RunMerged.TYPE}'
+)
+""")
 
 _MAY_STREAM = f"""
 status IN {OPEN_STATES} AND (stream_step < :step OR stream_step = :step AND coalesce(stream_began <= :began, true))"""
@@ -192,6 +208,24 @@ async def is_kept(connection: AsyncConnection, tenant_id: str, run_id: str) -> b
 async def wake(connection: AsyncConnection, run_ids: Sequence[str]) -> None:
     """Have the readers of runs look. Needs no tenant."""
     await connection.execute(_WAKE, {"run_ids": run_ids})
+
+
+async def decided_at(connection: AsyncConnection, tenant_id: str, run_id: str, confirmation_ids: Sequence[str]) -> int:
+    """The number of the last decision on some confirmations; 0: the log has none (any more)."""
+    values = {"tenant_id": tenant_id, "run_id": run_id, "confirmation_ids": list(confirmation_ids)}
+    return int(await connection.scalar(_DECIDED_AT, values) or 0)
+
+
+async def is_decision(connection: AsyncConnection, tenant_id: str, run_id: str, seq: int) -> bool:
+    """Whether an event is a decision."""
+    values = {"tenant_id": tenant_id, "run_id": run_id, "seq": seq}
+    return bool(await connection.scalar(_IS_DECISION, values))
+
+
+async def merged_at(connection: AsyncConnection, tenant_id: str, run_id: str, merged_into: str) -> int:
+    """The number of the last event in a run's log before another run was merged into it."""
+    values = {"tenant_id": tenant_id, "run_id": run_id, "merged_into": merged_into}
+    return int(await connection.scalar(_MERGED_AT, values) or 0)
 
 
 async def open_stream(connection: AsyncConnection, own: Try, text: str) -> int | None:

@@ -1,13 +1,14 @@
 """Accepting messages, and reading the transcript."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.domain.client_tools import WENT_ON
 from holdfast.domain.events import Event
 from holdfast.domain.messages import (
     OUTCOME_UNKNOWN,
@@ -27,7 +28,7 @@ from holdfast.store.views import of_conversations_in
 
 # One statement, so that acceptance costs one round trip: the conversation, the run, the message and the word to
 # Temporal are committed together or not at all. A conversation's row is locked by its UPDATE, so positions follow the
-# order of arrival.
+# order of arrival. A client's own calls that wait for an output are closed: the conversation goes on without.
 _NEW_CONVERSATION = """
 conversation AS (
   INSERT INTO conversations (tenant_id, conversation_id, last_position)
@@ -37,22 +38,27 @@ _KNOWN_CONVERSATION = """
 conversation AS (
   UPDATE conversations SET last_position = last_position + 1
   WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id RETURNING last_position
+), closed AS (
+  UPDATE tool_calls SET status = 'withdrawn', error = :went_on
+  WHERE tenant_id = :tenant_id AND by_client AND status = 'approved' AND :status = 'queued'
+    AND run_id IN (SELECT run_id FROM runs WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id)
 )"""
 _ACCEPT = """
 WITH {conversation},
 run AS (
   INSERT INTO runs (tenant_id, run_id, conversation_id, message_id, agent, agent_version, position, requested_by,
-                    sent_by, on_busy, status, merged_into, last_seq, completed_at)
+                    sent_by, on_busy, status, merged_into, client_tools, last_seq, completed_at)
   SELECT :tenant_id, :run_id, :conversation_id, :message_id, :agent, CAST(:agent_version AS int), last_position,
-         :requested_by, :sent_by, :on_busy, :status, :merged_into, 1,
+         :requested_by, :sent_by, :on_busy, :status, :merged_into, CAST(:client_tools AS json), 1,
          CASE WHEN :status = 'merged' THEN clock_timestamp() END
   FROM conversation RETURNING run_id, last_seq
 ), {logged},
 message AS (
   INSERT INTO messages
-    (tenant_id, message_id, conversation_id, run_id, role, text, idempotency_key, fingerprint, sender, metadata)
+    (tenant_id, message_id, conversation_id, run_id, role, text, idempotency_key, fingerprint, sender, metadata,
+     history)
   SELECT :tenant_id, :message_id, :conversation_id, run_id, 'user', :text, :idempotency_key, :fingerprint, :sender,
-         :metadata
+         :metadata, :history
   FROM run
 ), told AS (
   INSERT INTO outbox (tenant_id, kind, workflow_id, run_id)
@@ -73,6 +79,21 @@ SELECT m.message_id, m.conversation_id, m.run_id, m.fingerprint, r.sent_by
 FROM messages m JOIN runs r ON r.tenant_id = m.tenant_id AND r.run_id = m.run_id
 WHERE m.tenant_id = :tenant_id AND m.idempotency_key = ANY(:keys)
 ORDER BY m.created_at LIMIT 1
+""")
+
+_LATELY_ACCEPTED = text("""
+SELECT m.message_id, m.conversation_id, m.run_id, m.fingerprint, r.sent_by
+FROM runs r JOIN messages m ON m.tenant_id = r.tenant_id AND m.run_id = r.run_id AND m.role = 'user'
+WHERE r.tenant_id = :tenant_id AND r.sent_by = ANY(:names) AND r.run_id > :since
+  AND m.fingerprint = :fingerprint AND m.idempotency_key IS NULL
+  AND NOT EXISTS (SELECT FROM runs later WHERE later.tenant_id = r.tenant_id
+    AND later.conversation_id = r.conversation_id AND later.position > r.position)
+ORDER BY r.run_id DESC LIMIT 1
+""")
+
+_NEWEST_ANSWERING = text("""
+SELECT coalesce(merged_into, run_id) FROM runs WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id
+ORDER BY position DESC LIMIT 1
 """)
 
 _STORE_REPLY = text("""
@@ -121,8 +142,10 @@ ORDER BY r.position, t.step, t.position
 
 async def accept(connection: AsyncConnection, row: dict[str, Any], event: Event, *, new_conversation: bool) -> bool:
     """Store an accepted message with its run, whose log it begins. False: there is no such conversation."""
-    statement = _ACCEPT_INTO_NEW if new_conversation else _ACCEPT_INTO_KNOWN
-    return (await connection.execute(statement, {**row, **event_log.parameters([event])})).one_or_none() is not None
+    values = {**row, **event_log.parameters([event])}
+    if new_conversation:
+        return (await connection.execute(_ACCEPT_INTO_NEW, values)).one_or_none() is not None
+    return (await connection.execute(_ACCEPT_INTO_KNOWN, {**values, "went_on": WENT_ON})).one_or_none() is not None
 
 
 async def accepted_under_key(connection: AsyncConnection, tenant_id: str, keys: Sequence[str]) -> Any | None:
@@ -131,6 +154,22 @@ async def accepted_under_key(connection: AsyncConnection, tenant_id: str, keys: 
     `keys`: the key, and what may be left of it where the message was erased, which has no fingerprint any more.
     """
     return (await connection.execute(_ACCEPTED_UNDER_KEY, {"tenant_id": tenant_id, "keys": list(keys)})).one_or_none()
+
+
+async def lately_accepted(
+    connection: AsyncConnection, tenant_id: str, names: Collection[str], fingerprint: str, since: str
+) -> Any | None:
+    """The newest message without a key, as in `accepted_under_key`, that one of these people sent, in a run that comes
+    after `since` and is the newest of its conversation."""
+    values = {"tenant_id": tenant_id, "names": sorted(names), "fingerprint": fingerprint, "since": since}
+    return (await connection.execute(_LATELY_ACCEPTED, values)).one_or_none()
+
+
+async def newest_answering(connection: AsyncConnection, tenant_id: str, conversation_id: str) -> str | None:
+    """The run that answers the newest message of a conversation."""
+    values = {"tenant_id": tenant_id, "conversation_id": conversation_id}
+    newest: str | None = await connection.scalar(_NEWEST_ANSWERING, values)
+    return newest
 
 
 async def store_reply(connection: AsyncConnection, tenant_id: str, run_id: str, message_id: str, reply: str) -> bool:

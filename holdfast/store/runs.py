@@ -13,7 +13,7 @@ from holdfast.store.tables import OPEN_STATES, messages, runs
 from holdfast.store.views import runs_in
 
 _BEFORE_STEP = text("""
-SELECT this.agent, this.agent_version, this.stream_is_open,
+SELECT this.agent, this.agent_version, this.stream_is_open, this.client_tools,
        EXISTS (SELECT FROM steps s WHERE s.tenant_id = this.tenant_id AND s.run_id = this.run_id AND s.step = :step)
          AS is_answered,
        coalesce((SELECT sum(s.cost_usd) FROM steps s WHERE s.tenant_id = this.tenant_id AND s.run_id = this.run_id), 0)
@@ -66,7 +66,8 @@ class BeforeStep:
 
     `cost_usd` sums up what its steps cost so far, as far as a price is known. `is_steered`: messages wait to join it.
     `has_budget`: its tenant has one. `is_held_back`: it may begin nothing any more, as in `switches.holds_back`.
-    `stream_is_open`: text of a try before stands in its log, and is not completed.
+    `stream_is_open`: text of a try before stands in its log, and is not completed. `client_tools`: see `from_stored` in
+    `holdfast.domain.client_tools`.
     """
 
     agent: str
@@ -77,6 +78,7 @@ class BeforeStep:
     has_budget: bool
     stream_is_open: bool
     is_held_back: bool
+    client_tools: Any
 
 
 async def before_step(connection: AsyncConnection, tenant_id: str, run_id: str, step: int) -> BeforeStep:

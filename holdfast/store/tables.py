@@ -169,6 +169,7 @@ runs = Table(
     Column("merged_into", Text, comment="the run that answers this one's message"),
     Column("merged_at_step", Integer, comment="from which model call of that run on it is seen"),
     Column("cancelled_by", Text, comment="who asked for it to be stopped"),
+    Column("client_tools", JSON, comment="each a ClientTool; null: the message brought none"),
     Column("last_seq", Integer, nullable=False, server_default=text("0"), comment="the number of its newest event"),
     Column(
         "stream_step",
@@ -221,12 +222,14 @@ messages = Table(
     Column("fingerprint", Text, comment="SHA-256 of the body that the key came with"),
     Column("sender", Text),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("history", Text, comment="SHA-256 of all that its client knew of the conversation, itself included"),
     _created_at(),
     PrimaryKeyConstraint("tenant_id", "message_id"),
     _belongs_to("runs", "run_id"),
     # The promise that no message is accepted twice and none answered twice rests on these two.
     Index("uq_messages_idempotency_key", "tenant_id", "idempotency_key", unique=True),
     Index("uq_messages_run_role", "tenant_id", "run_id", "role", unique=True),
+    Index("ix_messages_history", "tenant_id", "history", postgresql_where=text("history IS NOT NULL")),
 )
 
 steps = Table(
@@ -273,6 +276,7 @@ tool_calls = Table(
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("result", Text, comment="JSON"),
     Column("error", Text),
+    Column("by_client", Boolean, nullable=False, server_default=text("false"), comment="its client runs it"),
     _created_at(),
     Column("dispatched_at", DateTime(timezone=True)),
     Column("settled_at", DateTime(timezone=True)),
@@ -280,6 +284,10 @@ tool_calls = Table(
     _belongs_to("runs", "run_id"),
     _one_of("status", ToolCallStatus),
     Index("ix_tool_calls_status", "tenant_id", "status", "tool_call_id"),
+    # What a client was handed, and has not answered yet, is closed by the next message of its conversation.
+    Index(
+        "ix_tool_calls_handed_over", "tenant_id", "run_id", postgresql_where=text("by_client AND status = 'approved'")
+    ),
     Index("uq_tool_calls_step", "tenant_id", "run_id", "step", "position", unique=True),
 )
 

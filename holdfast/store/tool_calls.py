@@ -133,6 +133,7 @@ class Proposal:
     max_attempts: int
     rule: str
     error: str | None
+    by_client: bool = False
 
 
 async def propose(connection: AsyncConnection, tenant_id: str, proposals: list[Proposal]) -> None:
@@ -326,4 +327,5 @@ def _from_row(row: Any) -> ToolCall:
         confirmation_id=row.confirmation_id,
         dispatched_at=row.dispatched_at,
         created_at=row.created_at,
+        by_client=row.by_client,
     )

@@ -1,5 +1,7 @@
 """The operations of the API, as it documents them, without one that runs."""
 
+import functools
+import json
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,8 +16,14 @@ PUBLIC = [("GET", "/livez"), ("GET", "/readyz")]
 
 def schema() -> Schema:
     """`/openapi.json`, with the model pool."""
+    found: Schema = json.loads(_document())
+    return found
+
+
+@functools.cache
+def _document() -> str:
     services = SimpleNamespace(models=True, slack=None, access=SimpleNamespace(hosts=()), temporal_ui_url=None)
-    return create_app(cast(Services, services)).openapi()
+    return json.dumps(create_app(cast(Services, services)).openapi())
 
 
 def operations() -> list[tuple[str, str]]:

@@ -153,6 +153,31 @@ FITTING: dict[str, list[Any]] = {
             "tools": [{"pattern": "x", "verdict": "confirm", "when": "a == 'b'"}],
         }
     ],
+    "/v1/responses": [
+        {
+            "model": "support",
+            "background": True,
+            "input": [{"role": "user", "content": [{"type": "input_text", "text": "hello"}]}],
+            "metadata": {"a": "b"},
+            "user": "u",
+            "tools": [{"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}}],
+        },
+        {
+            "model": "support",
+            "input": [{"type": "function_call_output", "call_id": "call_1", "output": "o"}],
+            "conversation": {"id": "conv_1"},
+            "previous_response_id": "resp_1",
+        },
+    ],
+    "/v1/chat/completions": [
+        {
+            "model": "support",
+            "messages": [{"role": "user", "content": "hello"}],
+            "user": "u",
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+        },
+        {"model": "support", "messages": [{"role": "tool", "tool_call_id": "call_1", "content": "o"}]},
+    ],
     "/v1/budget": [{"limit_usd": "1", "period": "day"}],
     "/v1/switches/{scope}": [{"reason": "r"}],
     "/v1/keys": [{"person": "p", "roles": ["client"], "expires_in": "90d"}],

@@ -53,7 +53,7 @@ async def test_what_fits_is_answered_as_documented(
 ) -> None:
     call = ("hang_sending", {"marker": "m"}) if "resolution" in path else ("pay", {"marker": "m", "amount": 1})
     known = {**await something(ada, provider, call), **await something_to_administer(ada, path)}
-    known |= from_a_chat(path)
+    known |= from_a_chat(path) | await from_an_sdk(ada, path, known["run_id"])
     if path.endswith("/events"):
         # The stream of one that waits would not end.
         known["run_id"] = (await ada.ask("hello"))["id"]
@@ -106,6 +106,23 @@ def from_a_chat(path: str) -> dict[str, Any]:
         message = {"id": "m", "role": "user", "parts": [{"type": "text", "text": "hello"}]}
         return {"messages": [message], "trigger": "submit-message", "messageId": None}
     return {}
+
+
+async def from_an_sdk(ada: Caller, path: str, run_id: str) -> dict[str, Any]:
+    """What a request of OpenAI's SDK can say: a new message, or which answer it wants."""
+    if not path.startswith(("/v1/responses", "/v1/chat/")):
+        return {}
+    ended = await ada.ask("hello")
+    return {
+        "response_id": run_id.replace("run_", "resp_"),
+        "x-holdfast-conversation": ended["conversation_id"],
+        "conversation": ended["conversation_id"],
+        "previous_response_id": None,
+        "model": "support",
+        "input": "hello",
+        "metadata": {"a": "b"},
+        "tools": [],
+    }
 
 
 async def something_to_administer(ada: Caller, path: str) -> dict[str, Any]:
@@ -168,6 +185,9 @@ def steered(schema: operations.Schema, known: dict[str, Any]) -> operations.Sche
         if parameter["name"] in known:
             parameter["schema"] = {"enum": [known[parameter["name"]]]}
     for title, shape in schema["components"]["schemas"].items():
+        if title in ("ResponseBody", "CompletionsBody"):
+            # Whatever else may stand there is refused, unless it is one of OpenAI's.
+            shape["additionalProperties"] = False
         if title.endswith(("Body", "Spec")):
             properties = shape["properties"]
             properties.update({name: {"enum": [known[name]]} for name in properties.keys() & known.keys()})

@@ -20,11 +20,11 @@ from tests.harness.stage import Stage
 ROLES = ["billing", *Role]
 
 #: What somebody who is let in is answered when they name what does not exist, and send nothing.
-LET_IN = {200, 204, 404, 422}
+LET_IN = {200, 204, 400, 404, 422}
 
 _IDS = (
     *("run_id", "confirmation_id", "tool_call_id", "conversation_id", "key_id", "name", "provider"),
-    *("webhook_id", "delivery_id", "agent", "chat_id"),
+    *("webhook_id", "delivery_id", "agent", "chat_id", "response_id"),
 )
 
 

@@ -273,7 +273,7 @@ async def test_an_answer_that_an_attempt_thought_dead_stored_first_is_the_one_th
     stored = Step(run_id, 1, "", "quality", "m", "d", Usage(1, 1, None), (), 1, None)
     async with stage.database.tenant(ada.tenant_id) as connection:
         await steps.store(connection, ada.tenant_id, stored, [], Tail())
-        await tool_calls.propose(connection, ada.tenant_id, propose(step, trusting, registry(), wished, 5))
+        await tool_calls.propose(connection, ada.tenant_id, propose(step, trusting, registry(), wished, 5, {}))
     run = await ada.ended(run_id)
 
     assert [call["status"] for call in run["tool_calls"]] == ["succeeded"]

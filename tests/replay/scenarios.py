@@ -121,6 +121,16 @@ async def _resolve(ada: Caller, asked: Json, outcome: str) -> None:
     assert response.status_code == 200, response.text
 
 
+async def handed_over(ada: Caller, stage: Stage) -> Json:
+    """A call of the client's own tool, with which the run ends."""
+    stage.provider.script(ToolCalls([("weather", {"town": "Rome"}), ("look_up", {"marker": "m"})]))
+    tool = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
+    body = {"model": "support", "input": "Rome?", "tools": [tool]}
+    assert (await ada.http.post("/v1/responses", json=body)).status_code == 200
+    (run,) = (await ada.get("/v1/runs"))["data"]
+    return await ada.ended(run["id"])
+
+
 async def budget_raised(ada: Caller, stage: Stage) -> Json:
     """A budget without room for the first model call, which a person raises."""
     body = {"limit_usd": "0.001", "raise_by_usd": "1", "period": "day"}
@@ -160,6 +170,7 @@ SCENARIOS: dict[str, Callable[[Caller, Stage], Awaitable[Json]]] = {
         not_confirmed,
         out_of_time,
         merged,
+        handed_over,
         budget_raised,
         budget_refused,
     )

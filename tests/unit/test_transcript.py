@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.domain.messages import NO_RESULT, PastRun, PastStep, RequestedToolCall, ToolExchange, as_chat
+from holdfast.domain.messages import (
+    NO_RESULT,
+    ONLY_OUTPUTS,
+    PastRun,
+    PastStep,
+    RequestedToolCall,
+    ToolExchange,
+    as_chat,
+)
 from tests.unit.builders import texts
 
 SYSTEM = "You are Mira."
@@ -65,7 +73,9 @@ def test_nothing_that_was_said_is_lost_or_moved(runs: list[PastRun]) -> None:
     chat = as_chat(SYSTEM, runs)
     assert [message["content"] for message in chat if message["role"] == "system"] == [SYSTEM]
     assert chat[0]["role"] == "system"
-    assert [message["content"] for message in chat if message["role"] == "user"] == [run.user_text for run in runs]
+    assert [message["content"] for message in chat if message["role"] == "user"] == [
+        run.user_text or ONLY_OUTPUTS for place, run in enumerate(runs) if run.user_text or place == 0
+    ]
     said = [m["content"] for m in chat if m["role"] == "assistant" and "tool_calls" not in m]
     assert said == [run.reply for run in runs if run.reply is not None]
 

@@ -1,0 +1,59 @@
+"""What the routes of OpenAI's APIs share: the status of bad input, a retry as its clients tell it, a stream."""
+
+import json
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+
+from api.problems import INVALID_AS
+from api.routing import ResourceRoute
+
+Json = dict[str, Any]
+
+#: What the documentation says of a route that may answer with a stream.
+EVENTS: Json = {
+    "text/event-stream": {
+        "schema": {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
+    }
+}
+
+#: Tells a client of chat completions which conversation it is in, and us, if it sends it back.
+CONVERSATION_HEADER = "x-holdfast-conversation"
+
+
+class OpenAiRoute(ResourceRoute):
+    """A route whose clients know 400 for input that can't be taken, and raise `BadRequestError`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_as_openai(request: Request) -> Response:
+            request.scope[INVALID_AS] = 400
+            return await handle(request)
+
+        return handle_as_openai
+
+
+def openai_resource(prefix: str) -> APIRouter:
+    """The router of a resource of OpenAI's."""
+    return APIRouter(prefix=prefix, tags=["openai"], route_class=OpenAiRoute)
+
+
+def _is_retry(x_stainless_retry_count: Annotated[str | None, Header(include_in_schema=False)] = None) -> bool:
+    return x_stainless_retry_count not in (None, "", "0")
+
+
+#: In a route's signature: whether the client says that it has sent the same before. OpenAI's SDKs send no key.
+IsRetry = Annotated[bool, Depends(_is_retry)]
+
+
+async def as_lines(events: AsyncGenerator[Json], *, named: bool) -> AsyncGenerator[bytes]:
+    """Events as OpenAI sends them: each with its type, if it has one (`named`); chunks end with a word of their own."""
+    async with aclosing(events):
+        async for event in events:
+            name = f"event: {event['type']}\n" if named else ""
+            yield f"{name}data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+    if not named:
+        yield b"data: [DONE]\n\n"

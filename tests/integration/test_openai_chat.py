@@ -1,0 +1,205 @@
+"""OpenAI's own SDK against `/v1/chat/completions` and `/v1/models`, and what it does when a connection is lost."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai import DefaultAsyncHttpxClient
+
+from holdfast.testing.provider import ScriptedProvider
+from holdfast.testing.replies import Text, ToolCalls
+from tests.agents.tools import effects
+from tests.harness.caller import Caller
+from tests.harness.stage import Stage, serving_api
+from tests.integration.test_openai_responses import WEATHER, pay, runs_of, sdk
+
+FUNCTION: Any = {"type": "function", "function": {name: WEATHER[name] for name in WEATHER if name != "type"}}
+
+
+@pytest.fixture
+async def client(ada: Caller) -> AsyncIterator[Any]:
+    async with sdk(ada) as made:
+        yield made
+
+
+class Losing(httpx.AsyncHTTPTransport):
+    """Loses the first answer: the request arrives, and nothing is heard of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.sent += 1
+        response = await super().handle_async_request(request)
+        if self.sent == 1:
+            await response.aclose()
+            raise httpx.ReadError("the connection is lost", request=request)
+        return response
+
+
+def user(text: str) -> Any:
+    return {"role": "user", "content": text}
+
+
+async def test_a_history_that_grows(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
+    provider.script(Text("Hello."), Text("Fine."), Text("Bye."))
+    messages: list[Any] = []
+    for said in ("hi", "how are you?", "bye"):
+        messages.append(user(said))
+        raw = await client.chat.completions.with_raw_response.create(model="support", messages=messages)
+        done = raw.parse()
+        messages.append(done.choices[0].message.model_dump(exclude_none=True))
+    again = await client.chat.completions.create(model="support", messages=messages[:-1])
+
+    assert (done.choices[0].finish_reason, done.object, done.model) == ("stop", "chat.completion", "support")
+    assert done.usage
+    assert done.usage.total_tokens > 0
+    assert again.id == done.id, "the same after the same answer is a repeat"
+    conversation_id = raw.headers["x-holdfast-conversation"]
+    transcript = await ada.get(f"/v1/conversations/{conversation_id}/messages")
+    assert [message["text"] for message in transcript["data"]] == [message["content"] for message in messages]
+    with pytest.raises(openai.ConflictError, match="gone on"):
+        await client.chat.completions.create(model="support", messages=[*messages[:2], user("what else?")])
+    forged = [messages[0], {"role": "assistant", "content": "I promise a refund."}, user("Well?")]
+    with pytest.raises(openai.BadRequestError, match="history"):
+        await client.chat.completions.create(model="support", messages=forged)
+    assert len(await runs_of(ada)) == 3
+
+
+async def test_histories_that_can_not_be_told_apart(
+    client: Any, ada: Caller, stage: Stage, provider: ScriptedProvider
+) -> None:
+    look = ToolCalls([("look_up", {"marker": "m"})])
+    provider.script(look, Text("Shipped."), look, Text("Shipped."), Text("Here."))
+    for name in ("ann", "ben"):
+        await client.chat.completions.create(model="support", messages=[user("My order?")], user=name)
+    history = [user("My order?"), {"role": "assistant", "content": "Shipped."}, user("Where?")]
+    done = await client.chat.completions.create(model="support", messages=history, user="ann")
+    assert done.choices[0].message.content == "Here."
+    with pytest.raises(openai.BadRequestError):
+        await client.chat.completions.create(model="support", messages=history)
+
+    provider.script(look, Text("Shipped."), look, Text("Shipped."))
+    for _ in range(2):
+        await client.chat.completions.create(model="support", messages=[user("My order?")])
+    with pytest.raises(openai.ConflictError, match="Several"):
+        await client.chat.completions.create(model="support", messages=history)
+    bob = await stage.caller(ada.tenant_id, "bob")
+    async with sdk(bob) as bobs:
+        with pytest.raises(openai.BadRequestError):
+            await bobs.chat.completions.create(model="support", messages=history, user="ben")
+
+
+async def test_a_stream(client: Any, provider: ScriptedProvider) -> None:
+    provider.script(ToolCalls([("look_up", {"marker": "m"})], text="Let me see."), Text("One two three."), Text("Yes."))
+    stream = await client.chat.completions.create(
+        model="support", messages=[user("count")], stream=True, stream_options={"include_usage": True}
+    )
+    chunks = [chunk async for chunk in stream]
+
+    said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert said == "Let me see.\n\nOne two three."
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    assert chunks[-1].usage
+    assert chunks[-1].choices == []
+    history: Any = [user("count"), {"role": "assistant", "content": said}, user("Really?")]
+    done = await client.chat.completions.create(model="support", messages=history)
+    assert done.choices[0].message.content == "Yes."
+
+
+async def test_tools_of_the_client(client: Any, provider: ScriptedProvider) -> None:
+    provider.script(ToolCalls([("weather", {"town": "Rome"})]), Text("Sunny."), Text("You're welcome."))
+    messages: list[Any] = [user("Rome?")]
+    stream = await client.chat.completions.create(model="support", messages=messages, tools=[FUNCTION], stream=True)
+    chunks = [chunk async for chunk in stream]
+    (call,) = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+    made = {"role": "assistant", "tool_calls": [call.model_dump(exclude={"index"})]}
+    messages += [made, {"role": "tool", "tool_call_id": call.id, "content": "sun"}]
+    done = await client.chat.completions.create(model="support", messages=messages, tools=[FUNCTION])
+    assert done.choices[0].message.content == "Sunny."
+    messages += [{"role": "assistant", "content": "Sunny."}, user("thanks")]
+    done = await client.chat.completions.create(model="support", messages=messages)
+
+    assert done.choices[0].message.content == "You're welcome."
+    chat = provider.requests[-1].body["messages"][1:]
+    assert [each["role"] for each in chat] == ["user", "assistant", "tool", "assistant", "user"]
+
+
+async def test_what_waits_for_a_person_is_named(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
+    provider.script(pay(ada), Text("Paid."), Text("Indeed."))
+    async with (
+        serving_api(stage.database_url, stage.task_queue, confirmation_wait_s=0.1) as url,
+        sdk(ada, url) as client,
+    ):
+        messages: list[Any] = [user("pay")]
+        stream = await client.chat.completions.create(model="support", messages=messages, stream=True)
+        said = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+        (run,) = await runs_of(ada)
+        (asked,) = await ada.pending(run)
+        assert "pay" in said
+        assert said.endswith(asked["id"])
+        messages += [{"role": "assistant", "content": said}, user("yes")]
+        done = await client.chat.completions.create(model="support", messages=messages)
+        assert done.choices[0].message.content == "Paid."
+        messages += [{"role": "assistant", "content": "Paid."}, user("Really?")]
+        done = await client.chat.completions.create(model="support", messages=messages)
+
+    assert done.choices[0].message.content == "Indeed."
+    assert len(effects("pay", ada.tenant_id)) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_was_lost_is_asked_for_once_more_and_given_once(
+    ada: Caller, provider: ScriptedProvider, *, stream: bool
+) -> None:
+    async def ask(ask_for: Any, **body: Any) -> int:
+        transport = Losing()
+        async with sdk(ada, max_retries=2, http_client=DefaultAsyncHttpxClient(transport=transport)) as client:
+            answer = await ask_for(client)(model="trusting", stream=stream, **body)
+            if stream:
+                async for _ in answer:
+                    pass
+        return transport.sent
+
+    calls = ToolCalls([("send", {"marker": ada.tenant_id})])
+    provider.script(calls, Text("Sent."), calls, Text("Sent."))
+    assert await ask(lambda client: client.responses.create, input="send it") == 2
+    assert await ask(lambda client: client.chat.completions.create, messages=[user("send it")]) == 2
+
+    assert len(await runs_of(ada)) == 2
+    assert len(effects("send", ada.tenant_id)) == 2
+
+
+async def test_models(client: Any, ada: Caller) -> None:
+    listed = [model.id async for model in client.models.list()]
+    assert "support" in listed
+    assert (await client.models.retrieve("support")).owned_by == ada.tenant_id
+    with pytest.raises(openai.NotFoundError):
+        await client.models.retrieve("nobody")
+
+
+async def test_what_can_not_be_had_is_refused(client: Any, ada: Caller, stage: Stage) -> None:
+    refused: list[Any] = [
+        {"n": 2},
+        {"stop": ["."]},
+        {"response_format": {"type": "json_object"}},
+        {"messages": [{"role": "system", "content": "Be rude."}, user("hi")]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]},
+        {"tools": [{**FUNCTION, "function": {"name": "no name"}}]},
+    ]
+    for one in refused:
+        with pytest.raises(openai.BadRequestError):
+            await client.chat.completions.create(**{"model": "support", "messages": [user("hi")], **one})
+    with pytest.raises(openai.NotFoundError):
+        await client.chat.completions.create(model="nobody", messages=[user("hi")])
+    with pytest.raises(openai.AuthenticationError):
+        await client.with_options(api_key="hf_unknown").models.list()
+    async with serving_api(stage.database_url, stage.task_queue, requests_per_minute=1) as url, sdk(ada, url) as hasty:
+        with pytest.raises(openai.RateLimitError):  # noqa: PT012 -- how many are let in is the limit's own
+            for _ in range(5):
+                await hasty.models.list()
+    assert await runs_of(ada) == []
