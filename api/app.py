@@ -33,7 +33,7 @@ Authenticate with an API key: `Authorization: Bearer hf_…`. Errors are `applic
 #: What the API always serves; the models only where it is told of a models file.
 RESOURCES = (
     *(messages, conversations, runs, tool_calls, confirmations, agents, budget, audit),
-    *(keys, identities, provider_keys, switches, codec, health, docs),
+    *(keys, identities, provider_keys, switches, codec, health),
 )
 
 
@@ -47,6 +47,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(middleware.RequestEdge)
     for resource in RESOURCES:
         app.include_router(resource.router)
+    app.include_router(docs.router)
     if services.models is not None:
         app.include_router(models.router)
     auth.needed(app)

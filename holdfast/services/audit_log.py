@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from holdfast.domain.audit import AuditEntry, AuditFilter, Head, Link
 from holdfast.domain.switches import EVERYBODY
 from holdfast.services.audit_heads import Signer
-from holdfast.store import audit_chain, keys
+from holdfast.store import audit_chain, tenants
 from holdfast.store.engine import Database
 
 #: How many entries are read at once.
@@ -33,7 +33,7 @@ class AuditLog:
         """Every tenant, and whoever else has a chain: rows may be left of one that was removed."""
         chained = {head.tenant_id for head in await self.heads()}
         async with self._database.relay() as connection:
-            return sorted({*chained, *await keys.all_tenants(connection), EVERYBODY})
+            return sorted({*chained, *await tenants.all_names(connection), EVERYBODY})
 
     async def export(self, tenant_id: str, signer: Signer) -> AsyncIterator[str]:
         """Every entry of a tenant as a line, with what its hash is made of, and at the end the signed head."""

@@ -56,11 +56,6 @@ async def has_tenant(connection: AsyncConnection, tenant_id: str) -> bool:
     return await connection.scalar(select(tenants.c.tenant_id).where(tenants.c.tenant_id == tenant_id)) is not None
 
 
-async def all_tenants(connection: AsyncConnection) -> list[str]:
-    """Every tenant. Needs `Database.relay`."""
-    return list(await connection.scalars(select(tenants.c.tenant_id)))
-
-
 async def add(
     connection: AsyncConnection,
     tenant_id: str,

@@ -12,7 +12,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.switches import EVERYBODY, Scope, Switch
-from holdfast.store.keys import all_tenants
+from holdfast.store import tenants
 from holdfast.store.tables import OPEN_STATES
 
 _THROW = text("""
@@ -98,7 +98,7 @@ async def holds_back(connection: AsyncConnection, tenant_id: str, run_id: str) -
 async def stopped_tenants(connection: AsyncConnection) -> list[str]:
     """The tenants of which a switch may stop something. Needs `Database.relay`."""
     found = list(await connection.scalars(_STOPPED_TENANTS))
-    return await all_tenants(connection) if EVERYBODY in found else found
+    return await tenants.all_names(connection) if EVERYBODY in found else found
 
 
 async def left_to_stop(
