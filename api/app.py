@@ -42,7 +42,7 @@ RESOURCES = (
     *(messages, conversations, runs, tool_calls, confirmations, agents, budget, audit),
     *(responses, chat_completions, openai_models),
     *(agui, chat),
-    *(keys, identities, provider_keys, webhooks, switches, codec, health, docs),
+    *(keys, identities, provider_keys, webhooks, switches, codec, health),
 )
 
 
@@ -56,6 +56,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(middleware.RequestEdge)
     for resource in RESOURCES:
         app.include_router(resource.router)
+    app.include_router(docs.router)
     if services.models is not None:
         app.include_router(models.router)
     if services.slack is not None:
