@@ -198,16 +198,14 @@ async def test_a_receiver_that_hangs_holds_up_nobody_else_and_one_that_is_delete
 
 async def test_a_stopped_tenants_deliveries_wait(ada: Caller, stage: Stage) -> None:
     async with serving(TAKEN) as receiver:
-        webhook = await new_webhook(ada, receiver.url, "run.completed")
+        webhook = await new_webhook(ada, receiver.url, "run.merged")
         await ada.http.put("/v1/switches/tenant", json={"reason": "a test"})
-        run = "run_of_a_stopped_tenant"
         await stage.rows(
             "WITH c AS (INSERT INTO conversations (tenant_id, conversation_id, last_position) VALUES ($1, 'c', 1)),"
             " r AS (INSERT INTO runs (tenant_id, run_id, conversation_id, message_id, agent, agent_version, position,"
-            " requested_by) VALUES ($1, $2, 'c', 'm', 'support', 1, 1, 'ada'))"
-            " INSERT INTO events (tenant_id, run_id, seq, type, data) VALUES ($1, $2, 1, 'run.completed', '{}')",
+            " requested_by, status) VALUES ($1, 'run_1', 'c', 'm', 'support', 1, 1, 'ada', 'merged'))"
+            " INSERT INTO events (tenant_id, run_id, seq, type, data) VALUES ($1, 'run_1', 1, 'run.merged', '{}')",
             ada.tenant_id,
-            run,
         )
 
         async def waits() -> bool:
