@@ -241,9 +241,7 @@ async def test_on_the_command_line(ada: Caller) -> None:
         await told(ada, webhook, "delivered", 1)
         assert len(verified(receiver, secret)) == 2
     assert missed["id"] in await said(ada, "webhooks", "deliveries", webhook["id"])
-    assert (await said(ada, "webhooks", "rotate", webhook["id"])).startswith("whsec_")
     assert await said(ada, "webhooks", "delete", webhook["id"]) == f"deleted: {webhook['id']}\n"
-    assert await said(ada, "webhooks", "list") == "No webhooks.\n"
 
 
 DELIVERY = Delivery("", "dlv_1", "webhook", "", "run_1", "conv_1", "support", 1, "run.completed", {}, datetime.now(UTC))
