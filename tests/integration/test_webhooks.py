@@ -3,7 +3,7 @@
 import asyncio
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from standardwebhooks import Webhook as Verifying
@@ -143,6 +143,30 @@ async def test_a_receiver_that_is_gone_is_not_told_again_until_it_is_enabled_and
     assert sorted(one["outcome"] for one in entries) == ["changed", "created", "disabled", "replayed", "replayed"]
     assert {one["person"] for one in entries} == {"ada", None}
     await until(lambda: nothing_is_left(stage, ada))
+
+
+async def test_a_delivery_outlives_its_workflow(ada: Caller, stage: Stage) -> None:
+    """Terminated from outside as it waits, as long as the receiver has asked for, another takes its place."""
+    async with serving(http(503, retry_after="3600"), TAKEN) as receiver:
+        webhook = await new_webhook(ada, receiver.url, "run.completed")
+        await ada.ask("hello")
+        waiting: list[Json] = []
+
+        async def is_waiting() -> bool:
+            waiting[:] = await told(ada, webhook, "pending", 1)
+            return waiting[0]["last_error"] is not None
+
+        await until(is_waiting)
+        (delivery,) = waiting
+        assert (delivery["last_error"], delivery["attempts"]) == ("the receiver answered 503", 1)
+        assert datetime.fromisoformat(delivery["next_attempt_at"]) > datetime.now(UTC) + timedelta(minutes=50)
+
+        workflow = f"{ada.tenant_id}:webhook:{delivery['id']}"
+        await stage.temporal.get_workflow_handle(workflow).terminate("a test")
+        await stage.rows("UPDATE outbox SET due_at = now() WHERE tenant_id = $1", ada.tenant_id)
+        await told(ada, webhook, "delivered", 1)
+        assert ids(receiver) == [delivery["id"]] * 2
+        await until(lambda: nothing_is_left(stage, ada))
 
 
 async def nothing_is_left(stage: Stage, caller: Caller) -> bool:
