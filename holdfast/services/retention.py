@@ -1,8 +1,8 @@
 """Retention: what is kept of runs that ended long ago goes by itself, a little at a time.
 
-Events are told for as long as somebody may want to read along again; pieces of text much shorter, since the whole of it
-is told as well. The record of a run stays: its messages, tool calls, decisions and audit log (`holdfast erase` is for
-those).
+Events are told for as long as somebody may want to read along again, and deliveries of them are listed for as long;
+pieces of text much shorter, since the whole of it is told as well. The record of a run stays: its messages, tool calls,
+decisions and audit log (`holdfast erase` is for those).
 """
 
 import asyncio
@@ -48,9 +48,15 @@ class Kept:
 
 
 def kept(events: timedelta | None) -> list[Kept]:
-    """What goes by itself. `events` None: the events stay for good."""
+    """What goes by itself. `events` None: events and deliveries stay for good."""
     deltas = Kept("pieces of text", DELTAS_KEPT, retention.remove_deltas)
-    return [deltas] if events is None else [deltas, Kept("events", events, retention.remove_events)]
+    if events is None:
+        return [deltas]
+    return [
+        deltas,
+        Kept("deliveries", events, retention.remove_deliveries),
+        Kept("events", events, retention.remove_events),
+    ]
 
 
 class Retention:

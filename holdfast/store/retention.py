@@ -1,4 +1,4 @@
-"""Removing what has had its time: events, and pieces of text, of runs that ended so long ago.
+"""Removing what has had its time: events, pieces of text, and deliveries, of runs that ended so long ago.
 
 Ids of runs sort by the time they were made, so the oldest logs are the first of their table: they are found there, a
 run at a time, and not among the runs of years. The runs are locked first, as erasure does it; what erasure has locked
@@ -40,6 +40,7 @@ def _removing_from(table: str) -> TextClause:
 
 _REMOVE_EVENTS = _removing_from("events")
 _REMOVE_DELTAS = _removing_from("deltas")
+_REMOVE_DELIVERIES = _removing_from("deliveries")
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,13 @@ async def remove_deltas(
 ) -> Removed:
     """The same of pieces of text, in place of which the whole text stands in the log."""
     return await _remove(connection, _REMOVE_DELTAS, tenant_id, age, after, limit)
+
+
+async def remove_deliveries(
+    connection: AsyncConnection, tenant_id: str, age: timedelta, *, after: str = "", limit: int = 100
+) -> Removed:
+    """The same of deliveries: what they told is gone with the events."""
+    return await _remove(connection, _REMOVE_DELIVERIES, tenant_id, age, after, limit)
 
 
 async def _remove(

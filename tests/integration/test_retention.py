@@ -66,6 +66,19 @@ async def test_events_go_and_whoever_asks_for_them_is_told(ada: Caller, stage: S
     assert (await stranger.http.get(f"/v1/runs/{run['id']}/events")).status_code == 404
 
 
+async def test_what_receivers_were_told_goes_with_the_events(ada: Caller, stage: Stage) -> None:
+    told = {"url": "http://127.0.0.1:9", "events": ["run.completed"]}
+    assert (await ada.http.post("/v1/webhooks", json=told)).status_code == 201
+    run = await ada.ask("hello")
+    listed = "SELECT FROM deliveries WHERE run_id = $1"
+    await removed(stage)
+    assert len(await stage.rows(listed, run["id"])) == 1
+    await aged(stage, run["id"], _DAY)
+    await removed(stage)
+
+    assert await stage.rows(listed, run["id"]) == []
+
+
 async def test_an_open_run_keeps_what_is_told_of_it(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
     provider.script(ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 1})], text="I'll pay."))
     run = await ada.ask("pay")

@@ -32,8 +32,8 @@ async def with_nothing_running(servers: Servers, provider: ScriptedProvider) -> 
     url, owner_url = servers.database_url(name, APP_ROLE), servers.database_url(name)
     database = Database(create_engine(url, pool_size=2))
     try:
-        async with owning(owner_url) as owner:
-            yield Stage("", database, url, owner_url, owner, await connect(KEYRING), name, provider)
+        async with owning(owner_url) as owners:
+            yield Stage("", database, url, owner_url, await connect(KEYRING), name, provider, owners=owners)
     finally:
         await database.close()
 
