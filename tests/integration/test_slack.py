@@ -361,13 +361,17 @@ async def test_slack_is_answered_in_time_while_temporal_is_away(
 async def test_slack_is_to_come_again_while_the_database_is_away() -> None:
     database = Database(create_engine(f"postgresql+asyncpg://u@127.0.0.1:{free_port()}/d", pool_size=1))
     notices: Any = None
+    principals = Principals(database, lambda: None)
+    secrets = {fake.TEAM: harness.SECRET, "T2": "another app's secret"}
     door = SlackDoor(
-        [SlackApp(Workspace(fake.TEAM, TENANT, "xoxb-1"), "support", harness.SECRET)],
-        SlackMessages(database, notices, Principals(database, lambda: None), notices),
-        SlackDecisions(database, notices, Principals(database, lambda: None), notices),
+        [SlackApp(Workspace(team, f"of-{team.lower()}", "xoxb-1"), "support", secrets[team]) for team in secrets],
+        SlackMessages(database, notices, principals, notices),
+        SlackDecisions(database, notices, principals, notices),
     )
     event = fake.message_event(mention("hello"), user="U1", channel="D1", ts=new_ts(), event_id="Ev")
     body = json.dumps(event).encode()
     with pytest.raises(Unavailable):
         await door.dispatch(fake.signed(harness.SECRET, body), body)
+    # Of a workspace of another app: nobody is asked anything.
+    assert (await door.dispatch(fake.signed(secrets["T2"], body), body)).status == 200
     await database.close()
