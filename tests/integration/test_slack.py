@@ -27,7 +27,7 @@ from holdfast.store.engine import Database, create_engine
 from holdfast.testing import slack as fake
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import ToolCalls
-from holdfast.testing.slack import DiesAfterwards, Fails, FakeSlack, RateLimited, Refused, SlackMessage
+from holdfast.testing.slack import DiesAfterwards, Fails, FakeSlack, Holds, RateLimited, Refused, SlackMessage
 from tests.agents.tools import effects
 from tests.harness import slack as harness
 from tests.harness.conditions import until
@@ -283,6 +283,27 @@ async def test_a_card_says_what_was_decided_elsewhere_or_not_at_all(stage: Stage
     assert (first.buttons, second.buttons) == ({}, {})
     assert "Approved by `dora` (via `api`): `fine`" in first.text
     assert "Nobody decided in time" in second.text
+
+
+async def test_a_card_that_is_overtaken_by_its_decision_shows_the_decision(stage: Stage, place: Place) -> None:
+    ada = await person(stage, "ada", "client")
+    dora = await stage.caller(TENANT, person="dora", roles=["billing"])
+    stage.provider.script(ToolCalls([("pay", {"marker": "overtaken", "amount": 1})]))
+    place.slack.script("chat.postMessage", Holds())
+    root = new_ts()
+    posts = place.slack.calls["chat.postMessage"]
+    await place.event(place.message(mention("pay"), ada, ts=root, kind="app_mention"))
+    await until(lambda: place.slack.calls["chat.postMessage"] > posts)
+    (run,) = await runs(stage, place)
+    found = await dora.confirmation_of(run["run_id"])
+    assert (await dora.decide(found, "reject")).status_code == 200
+    told = "SELECT count(*) FROM deliveries WHERE run_id = $1 AND type = 'confirmation.decided' AND attempts > 0"
+    await until_is(stage, told, 1, run["run_id"])
+    place.slack.release()
+
+    (first, *_) = await place.posted(root)
+    closed = await changed(place, first)
+    assert (closed.buttons, "Rejected by `dora`" in closed.text) == ({}, True)
 
 
 @pytest.fixture
