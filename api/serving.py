@@ -34,19 +34,23 @@ async def serve(
         lifespan="off",
         timeout_graceful_shutdown=_GRACE_S,
     )
-    listening = config.bind_socket()
-    drop_unread(listening, unread_s)
-    await _Server(config, on_stop).serve([listening])
+    with listen(config, unread_s) as listening:
+        await _Server(config, on_stop).serve([listening])
 
 
-def drop_unread(listening: socket.socket, unread_s: float) -> None:
-    """Have the kernel drop connections whose other end is gone, or takes nothing: they inherit it.
+def listen(config: uvicorn.Config, unread_s: float) -> socket.socket:
+    """A socket that listens, with what its connections inherit.
 
-    Without it, what is buffered for a reader that does not read stays for as long as the reader likes. (Linux alone
-    knows how.)
+    What was sent and is not taken for `unread_s` seconds ends a connection: what is buffered for a reader that does not
+    read would stay for as long as the reader likes. (Linux alone knows how.)
     """
+    listening = config.bind_socket()
+    # asyncio sets it for sockets that it makes itself. Without it a body waits for the client to acknowledge the
+    # headers, which it delays by 40 ms from the second answer of a connection on.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(unread_s * 1000))
+    return listening
 
 
 class _Server(uvicorn.Server):

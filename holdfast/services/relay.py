@@ -109,6 +109,10 @@ class Relay:
         except HoldfastError as error:
             log.warning("the relay could not reach Temporal for run %s: %s", word.run_id, error)
             return False
+        except SQLAlchemyError as error:
+            # What is wrong with one word must not keep the others of its batch from being acknowledged.
+            log.warning("the relay could not act on a word of run %s: %s", word.run_id, type(error).__name__)
+            return False
         return True
 
     async def _is_lost(self, word: Word) -> bool:

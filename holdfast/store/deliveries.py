@@ -73,14 +73,7 @@ WHERE tenant_id = :tenant_id AND target_id = :target_id AND (CAST(:after AS text
 ORDER BY delivery_id DESC LIMIT :limit
 """)
 
-_REMOVE_OF = text("""
-WITH removed AS (
-  DELETE FROM deliveries WHERE tenant_id = :tenant_id AND target_id = :target_id
-  RETURNING tenant_id, run_id, delivery_id
-)
-DELETE FROM outbox o USING removed r
-WHERE o.tenant_id = r.tenant_id AND o.run_id = r.run_id AND o.kind = 'deliver' AND o.subject_id = r.delivery_id
-""")
+_REMOVE_OF = text("DELETE FROM deliveries WHERE tenant_id = :tenant_id AND target_id = :target_id")
 
 
 @dataclass(frozen=True)
@@ -141,7 +134,7 @@ async def page(
 
 
 async def remove_of(connection: AsyncConnection, tenant_id: str, target_id: str) -> None:
-    """Remove the deliveries to a target, also those that are pending."""
+    """Remove the deliveries to a target, also those that are pending: their workflows find nothing, and end."""
     await connection.execute(_REMOVE_OF, {"tenant_id": tenant_id, "target_id": target_id})
 
 

@@ -20,7 +20,7 @@ from tests.harness.caller import Caller, Json
 from tests.harness.conditions import until
 from tests.harness.stage import KEYRING, Stage
 from tests.integration.test_cli import said
-from tests.unit.http_servers import Internet, Server, death, endless, http, moved, serving, silence
+from tests.unit.http_servers import Answer, Internet, Server, death, endless, http, moved, serving
 
 GONE = http(410)
 TAKEN = http(204)
@@ -53,6 +53,15 @@ async def words(stage: Stage, caller: Caller) -> int:
 def verified(server: Server, secret: str) -> list[Json]:
     """What came, if all of it is signed with the secret."""
     return [Verifying(secret).verify(request.body, request.headers) for request in server.requests]
+
+
+def hanging(over: asyncio.Event) -> Answer:
+    """Say nothing, until it is over."""
+
+    async def answer(_: asyncio.StreamWriter) -> None:
+        await over.wait()
+
+    return answer
 
 
 def ids(server: Server) -> list[str]:
@@ -164,8 +173,9 @@ async def test_a_receiver_that_hangs_holds_up_nobody_else_and_one_that_is_delete
     ada: Caller, stage: Stage
 ) -> None:
     bob = await stage.caller(f"{ada.tenant_id}-other", "bob")
-    async with serving(silence) as hanging, serving(TAKEN) as receiver:
-        hung = await new_webhook(ada, hanging.url)
+    over = asyncio.Event()
+    async with serving(hanging(over)) as hung_up, serving(TAKEN) as receiver:
+        hung = await new_webhook(ada, hung_up.url)
         webhook = await new_webhook(bob, receiver.url, "run.completed")
         await asyncio.gather(*(ada.ask(f"message {number}") for number in range(4)))
         await bob.ask("hello")
@@ -181,22 +191,21 @@ async def test_a_receiver_that_hangs_holds_up_nobody_else_and_one_that_is_delete
             response = await bob.http.request(method, path, json={} if method == "POST" else None)
             assert response.status_code == 404
         assert (await ada.http.delete(f"/v1/webhooks/{hung['id']}")).status_code == 204
-        assert await words(stage, ada) == 0
         assert await stage.rows("SELECT FROM deliveries WHERE tenant_id = $1", ada.tenant_id) == []
+        over.set()
+        await until(lambda: nothing_is_left(stage, ada))
 
 
 async def test_a_stopped_tenants_deliveries_wait(ada: Caller, stage: Stage) -> None:
     async with serving(TAKEN) as receiver:
-        webhook = await new_webhook(ada, receiver.url, "run.completed")
+        webhook = await new_webhook(ada, receiver.url, "run.merged")
         await ada.http.put("/v1/switches/tenant", json={"reason": "a test"})
-        run = "run_of_a_stopped_tenant"
         await stage.rows(
             "WITH c AS (INSERT INTO conversations (tenant_id, conversation_id, last_position) VALUES ($1, 'c', 1)),"
             " r AS (INSERT INTO runs (tenant_id, run_id, conversation_id, message_id, agent, agent_version, position,"
-            " requested_by) VALUES ($1, $2, 'c', 'm', 'support', 1, 1, 'ada'))"
-            " INSERT INTO events (tenant_id, run_id, seq, type, data) VALUES ($1, $2, 1, 'run.completed', '{}')",
+            " requested_by, status) VALUES ($1, 'run_1', 'c', 'm', 'support', 1, 1, 'ada', 'merged'))"
+            " INSERT INTO events (tenant_id, run_id, seq, type, data) VALUES ($1, 'run_1', 1, 'run.merged', '{}')",
             ada.tenant_id,
-            run,
         )
 
         async def waits() -> bool:
@@ -232,9 +241,7 @@ async def test_on_the_command_line(ada: Caller) -> None:
         await told(ada, webhook, "delivered", 1)
         assert len(verified(receiver, secret)) == 2
     assert missed["id"] in await said(ada, "webhooks", "deliveries", webhook["id"])
-    assert (await said(ada, "webhooks", "rotate", webhook["id"])).startswith("whsec_")
     assert await said(ada, "webhooks", "delete", webhook["id"]) == f"deleted: {webhook['id']}\n"
-    assert await said(ada, "webhooks", "list") == "No webhooks.\n"
 
 
 DELIVERY = Delivery("", "dlv_1", "webhook", "", "run_1", "conv_1", "support", 1, "run.completed", {}, datetime.now(UTC))
@@ -243,15 +250,14 @@ DELIVERY = Delivery("", "dlv_1", "webhook", "", "run_1", "conv_1", "support", 1,
 @pytest.mark.parametrize("trick", ["private", "moved", "slow", "drips"])
 async def test_a_receiver_that_plays_tricks_gets_nothing_from_it(ada: Caller, stage: Stage, trick: str) -> None:
     """A public name that leads inside; a redirect; an answer that does not come, or does not end."""
-    async with serving() as receiver:
-        receiver.answers[:] = [
-            {
-                "private": TAKEN,
-                "moved": moved("http://127.0.0.1:1/elsewhere", 307),
-                "slow": silence,
-                "drips": endless(b"HTTP/1.1 ", b"2", pause_s=0.01),
-            }[trick]
-        ]
+    over = asyncio.Event()
+    answer = {
+        "private": TAKEN,
+        "moved": moved("http://127.0.0.1:1/elsewhere", 307),
+        "slow": hanging(over),
+        "drips": endless(b"HTTP/1.1 ", b"2", pause_s=0.01),
+    }[trick]
+    async with serving(answer) as receiver:
         leads_to = "10.0.0.1" if trick == "private" else "203.0.114.7"
         internet = Internet({"hooks.test": [[leads_to]]}, {(leads_to, 80): receiver.port})
         webhook = await new_webhook(ada, "https://hooks.test/", "run.failed")
@@ -273,3 +279,4 @@ async def test_a_receiver_that_plays_tricks_gets_nothing_from_it(ada: Caller, st
             await channel.deliver(replace(DELIVERY, tenant_id=ada.tenant_id, target_id=webhook["id"]))
         assert len(receiver.requests) == (0 if trick == "private" else 1)
         assert internet.connected == ([] if trick == "private" else [(leads_to, 80)])
+        over.set()
