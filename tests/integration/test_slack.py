@@ -24,6 +24,7 @@ from holdfast.services.principals import Principals
 from holdfast.services.slack_decisions import SlackDecisions
 from holdfast.services.slack_messages import SlackMessages
 from holdfast.store.engine import Database, create_engine
+from holdfast.temporal.client import connect
 from holdfast.testing import slack as fake
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import ToolCalls
@@ -33,7 +34,7 @@ from tests.harness import slack as harness
 from tests.harness.conditions import until
 from tests.harness.servers import APP_ROLE, Servers
 from tests.harness.slack import TENANT, Place, mention, new_ts, person
-from tests.harness.stage import Stage, playing, serving_api
+from tests.harness.stage import Stage, owning, playing, serving_api
 
 RUNS = """
 SELECT r.run_id, r.conversation_id, r.requested_by, m.text FROM slack_threads t
@@ -360,14 +361,15 @@ async def test_a_post_is_made_again_only_when_it_is_known_not_to_have_arrived(
 
 
 async def test_slack_is_answered_in_time_while_temporal_is_away(
-    running_servers: Servers, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+    running_servers: Servers, slack: FakeSlack, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await running_servers.create_database("slack-alone")
+    name = "slack-alone"
+    await running_servers.create_database(name)
     monkeypatch.setenv("TEMPORAL_ADDRESS", f"127.0.0.1:{free_port()}")
-    url = running_servers.database_url("slack-alone", APP_ROLE)
-    async with serving_api(url, "slack-alone", **harness.settings(slack)) as api_url:
+    url, owner_url = running_servers.database_url(name, APP_ROLE), running_servers.database_url(name)
+    async with serving_api(url, name, **harness.settings(slack)) as api_url, owning(owner_url) as owner:
         database = Database(create_engine(url, pool_size=2))
-        stage = Stage(api_url, database, url, running_servers.database_url("slack-alone"), None, "", None)  # type: ignore[arg-type]
+        stage = Stage(api_url, database, url, owner_url, owner, await connect(lazy=True), name, provider)
         ada, place = await person(stage, "ada", "client"), Place(api_url, slack, "C-alone")
         payload = place.message(mention("hello"), ada, kind="app_mention")
         # The door closes after 2.5 seconds: what is answered 200, was answered in time.
