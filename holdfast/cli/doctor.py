@@ -22,7 +22,7 @@ async def _examine() -> bool:
         "database": _database,
         "Temporal": _temporal,
         "payloads": _payloads,
-        "Slack": _slack,
+        "Slack": slack,
     }
     return all([await _report(name, check) for name, check in checks.items()])
 
@@ -94,7 +94,13 @@ async def _temporal() -> str:
     return f"namespace {client.namespace} answers, has the search attributes, and serves tenants in turn"
 
 
-async def _slack() -> str:
+async def slack() -> str:
+    """What Slack says of the tokens that are set.
+
+    Raises:
+        ConfigurationError: one is missing, or of another workspace, or may not do enough.
+        Unavailable: Slack does not answer, or refuses one.
+    """
     import os
 
     from holdfast.config.settings import SLACK_IS_OFF, SlackSettings, load_settings
@@ -102,13 +108,13 @@ async def _slack() -> str:
     from holdfast.domain.errors import ConfigurationError
 
     settings = load_settings(SlackSettings)
-    slack = slack_of(settings, os.environ)
-    left_out = [*slack.warnings, *([SLACK_IS_OFF] if settings.slack_team and not slack.apps else [])]
+    file = slack_of(settings, os.environ)
+    left_out = [*file.warnings, *([SLACK_IS_OFF] if settings.slack_team and not file.apps else [])]
     if left_out:
         raise ConfigurationError("; ".join(left_out))
-    if not slack.apps:
+    if not file.apps:
         return "off, since HOLDFAST_SLACK_BOT_TOKEN is not set"
-    return "; ".join([await _workspace(app.workspace, settings.slack_api_url) for app in slack.apps])
+    return "; ".join([await _workspace(app.workspace, settings.slack_api_url) for app in file.apps])
 
 
 async def _workspace(workspace: Workspace, api_url: str) -> str:
@@ -130,4 +136,4 @@ async def _workspace(workspace: Workspace, api_url: str) -> str:
             f"in the workspace {workspace.team_id} the app lacks the scopes {', '.join(missing)}; add them under "
             "OAuth & Permissions, and install it again"
         )
-    return f"the token is of the workspace {workspace.team_id}, the tenant {workspace.tenant_id!r}'s"
+    return f"the token is of the workspace {workspace.team_id}, for the tenant {workspace.tenant_id!r}"

@@ -24,16 +24,17 @@ from holdfast.services.principals import Principals
 from holdfast.services.slack_decisions import SlackDecisions
 from holdfast.services.slack_messages import SlackMessages
 from holdfast.store.engine import Database, create_engine
+from holdfast.temporal.client import connect
 from holdfast.testing import slack as fake
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import ToolCalls
-from holdfast.testing.slack import DiesAfterwards, Fails, FakeSlack, RateLimited, Refused, SlackMessage
+from holdfast.testing.slack import DiesAfterwards, Fails, FakeSlack, Holds, RateLimited, Refused, SlackMessage
 from tests.agents.tools import effects
 from tests.harness import slack as harness
 from tests.harness.conditions import until
 from tests.harness.servers import APP_ROLE, Servers
 from tests.harness.slack import TENANT, Place, mention, new_ts, person
-from tests.harness.stage import Stage, playing, serving_api
+from tests.harness.stage import Stage, owning, playing, serving_api
 
 RUNS = """
 SELECT r.run_id, r.conversation_id, r.requested_by, m.text FROM slack_threads t
@@ -285,6 +286,27 @@ async def test_a_card_says_what_was_decided_elsewhere_or_not_at_all(stage: Stage
     assert "Nobody decided in time" in second.text
 
 
+async def test_a_card_that_is_overtaken_by_its_decision_shows_the_decision(stage: Stage, place: Place) -> None:
+    ada = await person(stage, "ada", "client")
+    dora = await stage.caller(TENANT, person="dora", roles=["billing"])
+    stage.provider.script(ToolCalls([("pay", {"marker": "overtaken", "amount": 1})]))
+    place.slack.script("chat.postMessage", Holds())
+    root = new_ts()
+    posts = place.slack.calls["chat.postMessage"]
+    await place.event(place.message(mention("pay"), ada, ts=root, kind="app_mention"))
+    await until(lambda: place.slack.calls["chat.postMessage"] > posts)
+    (run,) = await runs(stage, place)
+    found = await dora.confirmation_of(run["run_id"])
+    assert (await dora.decide(found, "reject")).status_code == 200
+    told = "SELECT count(*) FROM deliveries WHERE run_id = $1 AND type = 'confirmation.decided' AND attempts > 0"
+    await until_is(stage, told, 1, run["run_id"])
+    place.slack.release()
+
+    (first, *_) = await place.posted(root)
+    closed = await changed(place, first)
+    assert (closed.buttons, "Rejected by `dora`" in closed.text) == ({}, True)
+
+
 @pytest.fixture
 async def delivery(stage: Stage, place: Place) -> Delivery:
     """What tells a thread of a reply, which was told before."""
@@ -339,14 +361,15 @@ async def test_a_post_is_made_again_only_when_it_is_known_not_to_have_arrived(
 
 
 async def test_slack_is_answered_in_time_while_temporal_is_away(
-    running_servers: Servers, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+    running_servers: Servers, slack: FakeSlack, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await running_servers.create_database("slack-alone")
+    name = "slack-alone"
+    await running_servers.create_database(name)
     monkeypatch.setenv("TEMPORAL_ADDRESS", f"127.0.0.1:{free_port()}")
-    url = running_servers.database_url("slack-alone", APP_ROLE)
-    async with serving_api(url, "slack-alone", **harness.settings(slack)) as api_url:
+    url, owner_url = running_servers.database_url(name, APP_ROLE), running_servers.database_url(name)
+    async with serving_api(url, name, **harness.settings(slack)) as api_url, owning(owner_url) as owner:
         database = Database(create_engine(url, pool_size=2))
-        stage = Stage(api_url, database, url, running_servers.database_url("slack-alone"), None, "", None)  # type: ignore[arg-type]
+        stage = Stage(api_url, database, url, owner_url, owner, await connect(lazy=True), name, provider)
         ada, place = await person(stage, "ada", "client"), Place(api_url, slack, "C-alone")
         payload = place.message(mention("hello"), ada, kind="app_mention")
         # The door closes after 2.5 seconds: what is answered 200, was answered in time.
@@ -361,13 +384,17 @@ async def test_slack_is_answered_in_time_while_temporal_is_away(
 async def test_slack_is_to_come_again_while_the_database_is_away() -> None:
     database = Database(create_engine(f"postgresql+asyncpg://u@127.0.0.1:{free_port()}/d", pool_size=1))
     notices: Any = None
+    principals = Principals(database, lambda: None)
+    secrets = {fake.TEAM: harness.SECRET, "T2": "another app's secret"}
     door = SlackDoor(
-        [SlackApp(Workspace(fake.TEAM, TENANT, "xoxb-1"), "support", harness.SECRET)],
-        SlackMessages(database, notices, Principals(database, lambda: None), notices),
-        SlackDecisions(database, notices, Principals(database, lambda: None), notices),
+        [SlackApp(Workspace(team, f"of-{team.lower()}", "xoxb-1"), "support", secrets[team]) for team in secrets],
+        SlackMessages(database, notices, principals, notices),
+        SlackDecisions(database, notices, principals, notices),
     )
     event = fake.message_event(mention("hello"), user="U1", channel="D1", ts=new_ts(), event_id="Ev")
     body = json.dumps(event).encode()
     with pytest.raises(Unavailable):
         await door.dispatch(fake.signed(harness.SECRET, body), body)
+    # Of a workspace of another app: nobody is asked anything.
+    assert (await door.dispatch(fake.signed(secrets["T2"], body), body)).status == 200
     await database.close()
