@@ -148,7 +148,8 @@ async def test_a_yes_in_the_chat_goes_on_with_the_run_that_it_decides(ada: Calle
 async def test_a_reply_whose_log_is_gone_is_told_all_the_same(ada: Caller, stage: Stage) -> None:
     body = run("a-thread", "r", "hello")
     told(await ada.http.post("/agui/support", json=body))
-    await stage.rows("DELETE FROM events WHERE tenant_id = $1", ada.tenant_id)
+    for table in ("events", "deltas"):
+        await stage.rows(f"DELETE FROM {table} WHERE tenant_id = $1", ada.tenant_id)
     events = told(await ada.http.post("/agui/support", json=body))
 
     assert [one["type"] for one in events] == [
