@@ -4,18 +4,23 @@ A question that the reader may not decide is not put to them: the stream goes on
 """
 
 import json
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from api.projections.story import Question, Story
 from api.wiring import Services
-from holdfast.domain.errors import NotFound
+from holdfast.domain.errors import NotFound, Unavailable
 from holdfast.domain.events import TERMINAL, LoggedEvent, RunMerged
 from holdfast.domain.permissions import Caller
 from holdfast.domain.runs import OPEN
 from holdfast.services.runs import RunDetail
 from holdfast.services.threads import answerable
+
+log = logging.getLogger(__name__)
 
 Said = TypeVar("Said")
 Spoken = TypeVar("Spoken", covariant=True)
@@ -42,10 +47,21 @@ What = LoggedEvent | list[Question]
 
 async def read(found: Services, caller: Caller, run_id: str, projection: Projection[Said]) -> AsyncGenerator[Said]:
     """A run that the caller sees, in the words of a projection; leaving it changes nothing."""
-    last: What | None = None
+    try:
+        async with aclosing(_told(found, caller, run_id, projection)) as told:
+            async for said in told:
+                yield said
+    except (Unavailable, SQLAlchemyError) as error:
+        # The status is sent: that the reader must come again can be said in the stream only.
+        log.warning("the stream of run %s was cut off: %s", run_id, type(error).__name__)
+        for said in projection.cut_off():
+            yield said
+
+
+async def _told(found: Services, caller: Caller, run_id: str, projection: Projection[Said]) -> AsyncGenerator[Said]:
     reading: str | None = run_id
     while reading is not None:
-        run_id = reading
+        run_id, last = reading, None
         async with aclosing(_happening(found, caller, run_id, projection.story)) as happening:
             async for last in happening:
                 for said in projection.on(last) if isinstance(last, LoggedEvent) else projection.interrupt(last):

@@ -184,6 +184,9 @@ class Story:
             self._start(data["run_id"], data["conversation_id"])
         elif kind == "run.started":
             yield Began(self.run_id, self._conversation_id)
+        elif not self.run_id:
+            # Of a log that is gone, pieces of text may be left.
+            return
         elif kind.startswith("message."):
             yield from self._tell_text(kind, data)
         elif kind.startswith("tool_call."):

@@ -131,3 +131,32 @@ async def test_a_chat_is_resumed_and_never_rewritten(ada: Caller) -> None:
         one for one in told(first) if one["type"] != "text-delta"
     ]
     assert len((await ada.get("/v1/runs"))["data"]) == 1
+
+
+async def test_a_yes_in_the_chat_goes_on_with_the_run_that_it_decides(ada: Caller, provider: ScriptedProvider) -> None:
+    provider.script(ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 1})]), Text("Done."))
+    asked = told(await ada.http.post("/api/chat", json=chat("a-chat", "pay")))
+    went_on = told(await ada.http.post("/api/chat", json=chat("a-chat", "pay", "yes")))
+
+    assert "tool-approval-request" in [one["type"] for one in asked]
+    assert "tool-approval-request" not in [one["type"] for one in went_on]
+    assert went_on[0]["messageId"] == asked[0]["messageId"]
+    assert [one["delta"] for one in went_on if one["type"] == "text-delta"] == ["Done."]
+    assert len(effects("pay", ada.tenant_id)) == 1
+
+
+async def test_a_reply_whose_log_is_gone_is_told_all_the_same(ada: Caller, stage: Stage) -> None:
+    body = run("a-thread", "r", "hello")
+    told(await ada.http.post("/agui/support", json=body))
+    for table in ("events", "deltas"):
+        await stage.rows(f"DELETE FROM {table} WHERE tenant_id = $1", ada.tenant_id)
+    events = told(await ada.http.post("/agui/support", json=body))
+
+    assert [one["type"] for one in events] == [
+        "RUN_STARTED",
+        "TEXT_MESSAGE_START",
+        "TEXT_MESSAGE_CONTENT",
+        "TEXT_MESSAGE_END",
+        "RUN_FINISHED",
+    ]
+    assert events[2]["delta"] == "You said: hello"

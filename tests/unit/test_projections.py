@@ -353,3 +353,5 @@ def test_who_comes_back_to_a_log_that_is_gone_is_told_its_end() -> None:
     told = log(whole("Done.", None), *DONE)
 
     assert agui(told, answered=("conf_1",)).last == "RUN_FINISHED"
+    left_over = log(piece("Do"))[2:]
+    assert agui([*left_over, *told]).texts == sdk([*left_over, *told]).texts == ["Done."]
