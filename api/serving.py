@@ -38,6 +38,8 @@ async def serve(
         log_config=None,
         access_log=False,
         lifespan="off",
+        # There are none here; and whoever asks for one would be another kind of connection.
+        ws="none",
         timeout_graceful_shutdown=_GRACE_S,
     )
     listening = config.bind_socket()

@@ -1,0 +1,49 @@
+"""Who asks too slowly is dropped, and who is answered is not."""
+
+import asyncio
+
+import uvicorn
+
+from api.serving import _Server
+from holdfast.dev.ports import free_port
+from tests.harness.conditions import until
+
+
+async def _app(scope: object, receive: object, send: object) -> None:
+    await asyncio.Event().wait()
+
+
+async def _gone(reader: asyncio.StreamReader) -> bool:
+    try:
+        return await reader.read() == b""
+    except ConnectionResetError:
+        return True
+
+
+async def test_who_asks_too_slowly_is_dropped() -> None:
+    port = free_port()
+    config = uvicorn.Config(_app, "127.0.0.1", port, log_config=None, lifespan="off", ws="none")
+    server = _Server(config, 0.0, lambda: None)
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    head = b"GET / HTTP/1.1\r\nhost: here\r\n"
+    sent = {
+        "nothing": b"",
+        "half a head": head,
+        "half a body": head + b"content-length: 9\r\n\r\n{",
+        "all of it": head + b"\r\n",
+        "an upgrade": head + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    }
+    opened = {name: await asyncio.open_connection("127.0.0.1", port) for name in sent}
+    for name, (_, writer) in opened.items():
+        writer.write(sent[name])
+    dropped = {name: asyncio.create_task(_gone(reader)) for name, (reader, _) in opened.items()}
+    slow = ("nothing", "half a head", "half a body")
+
+    assert all([await dropped[name] for name in slow])
+    assert [dropped[name].done() for name in ("all of it", "an upgrade")] == [False, False]
+    server.force_exit = server.should_exit = True
+    await serving
+    for _, writer in opened.values():
+        writer.close()
+    await asyncio.gather(*dropped.values())
