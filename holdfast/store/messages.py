@@ -85,6 +85,7 @@ SELECT run_id, text FROM messages WHERE tenant_id = :tenant_id AND run_id = ANY(
 """)
 
 # The transcript up to and with a run: the newest `runs` runs, each with its texts and its tool-calling steps.
+# OFFSET 0: without it PostgreSQL, as long as it has no statistics, may read all calls of the tenant to find a run's.
 _TRANSCRIPT = text("""
 SELECT r.run_id,
        (SELECT text FROM messages m WHERE m.tenant_id = r.tenant_id AND m.run_id = r.run_id AND m.role = 'user')
@@ -107,8 +108,9 @@ CROSS JOIN LATERAL (
 ) r
 LEFT JOIN LATERAL (
   SELECT call.*, step.text AS step_text FROM tool_calls call
-  JOIN steps step ON step.tenant_id = call.tenant_id AND step.run_id = call.run_id AND step.step = call.step
+  JOIN steps step ON step.tenant_id = call.tenant_id AND step.run_id = r.run_id AND step.step = call.step
   WHERE call.tenant_id = r.tenant_id AND call.run_id = r.run_id
+  OFFSET 0
 ) t ON true
 WHERE this.tenant_id = :tenant_id AND this.run_id = :run_id
 ORDER BY r.position, t.step, t.position

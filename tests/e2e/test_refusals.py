@@ -59,18 +59,30 @@ AGENTS = (_ROOT / "examples/shop/agents.yaml").read_text().replace("prompts/supp
         ("version: 1", "version: [1", ["agents.yaml:"]),
     ],
 )
-@pytest.mark.parametrize("command", ["check", "dev"])
 def test_a_mistake_in_agents_yaml_is_one_line_with_file_line_and_mend(
-    tmp_path: Path, command: str, right: str, wrong: str, says: list[str]
+    tmp_path: Path, right: str, wrong: str, says: list[str]
 ) -> None:
+    file = _mistaken(tmp_path, right, wrong)
+
+    assert_one_line(holdfast("check", file), 2, f"{file}:", *says)
+
+
+def test_dev_says_it_too_and_starts_nothing(tmp_path: Path) -> None:
+    file = _mistaken(tmp_path, "persona:", "personna:")
+    ports = ["--port", free_port(), "--temporal-port", free_port(), "--temporal-ui-port", free_port()]
+    state = tmp_path / "state"
+
+    assert_one_line(holdfast("dev", "--agents", file, "--data", state, *ports), 2, f"{file}:", "did you mean 'persona'")
+    assert not (state / "postgres").exists()
+
+
+def _mistaken(tmp_path: Path, right: str, wrong: str) -> Path:
+    """An agents.yaml with a mistake in it."""
     assert right in AGENTS
     file = tmp_path / "agents.yaml"
     file.write_text(AGENTS.replace(right, wrong))
     (tmp_path / "models.yaml").write_text((_ROOT / "examples/shop/models.yaml").read_text())
-    ports = ["--port", free_port(), "--temporal-port", free_port(), "--temporal-ui-port", free_port()]
-    options = ["--agents", file, "--data", tmp_path / "state", *ports] if command == "dev" else [file]
-
-    assert_one_line(holdfast(command, *options), 2, f"{file}:", *says)
+    return file
 
 
 @pytest.mark.parametrize("process", ["api", "worker"])

@@ -65,6 +65,7 @@ class Stage:
     database: Database
     database_url: str
     owner_url: str
+    owner: "asyncpg.Pool[asyncpg.Record]"
     temporal: Client
     task_queue: str
     provider: ScriptedProvider
@@ -94,18 +95,14 @@ class Stage:
 
     async def rows(self, query: str, *values: object) -> list[asyncpg.Record]:
         """Rows as the owner sees them, whoever's they are."""
-        connection = await asyncpg.connect(make_url(self.owner_url).set(drivername="postgresql").render_as_string())
-        try:
-            return list(await connection.fetch(query, *values))
-        finally:
-            await connection.close()
+        return list(await self.owner.fetch(query, *values))
 
     async def everything_of(self, tenant_id: str) -> dict[str, list[str]]:
         """Every row of a tenant, by table."""
-        found = {}
-        for table in metadata.tables:
-            rows = await self.rows(f"SELECT t::text FROM {table} t WHERE tenant_id = $1 ORDER BY 1", tenant_id)
-            found[table] = [row[0] for row in rows]
+        of_table = [f"SELECT '{table}', t::text FROM {table} t WHERE tenant_id = $1" for table in metadata.tables]
+        found: dict[str, list[str]] = {table: [] for table in metadata.tables}
+        for table, row in await self.rows(" UNION ALL ".join(of_table) + " ORDER BY 1, 2", tenant_id):
+            found[table].append(row)
         return found
 
     async def reset_to_the_beginning(self, workflow: str) -> None:
@@ -139,6 +136,12 @@ class Stage:
         if open_runs:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(until(lambda: not self.provider.in_flight), 2)
+
+
+def owning(owner_url: str) -> "asyncpg.Pool[asyncpg.Record]":
+    """Connections of the owner, kept from one question to the next."""
+    url = make_url(owner_url).set(drivername="postgresql").render_as_string()
+    return asyncpg.create_pool(url, min_size=0, max_size=4)
 
 
 def _api_settings(database_url: str, task_queue: str, **others: Any) -> ApiSettings:
@@ -215,9 +218,11 @@ async def playing(
             serving_api(database_url, name, payload_keys=_secret(payload_keys)) as url,
         ):
             owner_url = servers.database_url(name)
-            async with dismissing(
-                Stage(url, database, database_url, owner_url, await connect(KEYRING), name, provider)
-            ) as stage:
+            temporal = await connect(KEYRING)
+            async with (
+                owning(owner_url) as owner,
+                dismissing(Stage(url, database, database_url, owner_url, owner, temporal, name, provider)) as stage,
+            ):
                 yield stage
     finally:
         await database.close()
@@ -233,8 +238,9 @@ async def playing_without_a_worker(servers: Servers, provider: ScriptedProvider,
     try:
         async with serving_api(database_url, name) as url:
             owner_url = servers.database_url(name)
-            stage = Stage(url, database, database_url, owner_url, await connect(), name, provider)
-            async with dismissing(stage):
-                yield stage
+            async with owning(owner_url) as owner:
+                stage = Stage(url, database, database_url, owner_url, owner, await connect(), name, provider)
+                async with dismissing(stage):
+                    yield stage
     finally:
         await database.close()

@@ -92,8 +92,9 @@ def namings(foreign: dict[str, str]) -> Iterator[tuple[str, str, Place]]:
     """A foreign id, one like it that names nothing, and a place for either: every place once, then any at random."""
     everywhere = [place for operation in operations.operations() for place in places(*operation)]
     rng = random.Random(1)
-    ordered = [(kind, place) for kind in foreign for place in everywhere]
-    for kind, place in [*ordered, *rng.choices(ordered, k=max(0, REQUESTS - len(ordered)))]:
+    once = [(rng.choice(list(foreign)), place) for place in everywhere]
+    others = [(kind, place) for kind in foreign for place in everywhere if (kind, place) not in once]
+    for kind, place in [*once, *rng.choices(others, k=max(0, REQUESTS - len(once)))]:
         yield foreign[kind], unknown(kind, foreign[kind]), place
 
 

@@ -9,7 +9,7 @@ import base64
 import json
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,14 +138,24 @@ SCRIPTS = [
 ]
 
 
+_SECRET = f"secret-{secrets.token_hex(8)}"
+
+
+@pytest.fixture(scope="module")
+async def stranger(session_stage: Stage) -> AsyncIterator[Caller]:
+    """Somebody of another tenant, who has told its agent a secret."""
+    eve = await session_stage.caller(f"eve-{secrets.token_hex(8)}", person="eve")
+    # She stays when the first test ends.
+    session_stage.callers.remove(eve)
+    await eve.ask(_SECRET)
+    yield eve
+    await eve.http.aclose()
+
+
 @pytest.mark.parametrize(("told", "attack"), SCRIPTS)
 async def test_no_forbidden_effect_and_no_foreign_row(
-    ada: Caller, stage: Stage, provider: ScriptedProvider, attack: str, told: Told
+    stranger: Caller, ada: Caller, stage: Stage, provider: ScriptedProvider, attack: str, told: Told
 ) -> None:
-    stranger = await stage.caller(f"eve-{secrets.token_hex(8)}", person="eve")
-    secret = f"secret-{secrets.token_hex(8)}"
-    await stranger.ask(secret)
-    provider.requests.clear()
     before = await stage.everything_of(stranger.tenant_id)
     order = orders(ada.tenant_id, stranger.tenant_id)[attack]
 
@@ -158,7 +168,7 @@ async def test_no_forbidden_effect_and_no_foreign_row(
         ran = call["status"] == "succeeded"
         assert not ran or call["tool"] == "look_up", call
     assert await stage.everything_of(stranger.tenant_id) == before
-    assert secret not in json.dumps([request.body for request in provider.requests])
+    assert _SECRET not in json.dumps([request.body for request in provider.requests])
 
 
 async def test_what_is_allowed_is_done(ada: Caller, provider: ScriptedProvider) -> None:

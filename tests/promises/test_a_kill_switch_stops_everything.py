@@ -21,7 +21,7 @@ from tests.harness.caller import Caller
 from tests.harness.conditions import until
 from tests.harness.processes import KillableWorker, worker_environment
 from tests.harness.servers import APP_ROLE, Servers
-from tests.harness.stage import Stage, serving_api
+from tests.harness.stage import Stage, owning, serving_api
 from tests.integration.test_switches import Busy, busy, obedient
 
 
@@ -34,12 +34,13 @@ async def test_killed_worker_restarted_api(
     os.environ["TEMPORAL_ADDRESS"] = running_servers.temporal_address
     database_url = running_servers.database_url(name, APP_ROLE)
     database = Database(create_engine(database_url, pool_size=5))
+    owner_url = running_servers.database_url(name)
+    owner = await owning(owner_url)
     worker = KillableWorker(worker_environment(database_url, name), tmp_path / "worker.log")
     provider.default = obedient
     try:
         async with serving_api(database_url, name) as url:
-            owner_url = running_servers.database_url(name)
-            stage = Stage(url, database, database_url, owner_url, await connect(), name, provider)
+            stage = Stage(url, database, database_url, owner_url, owner, await connect(), name, provider)
             await worker.start()
             ada, bob = await stage.caller("a-tenant"), await stage.caller("b-tenant", "bob")
             hers, his = await busy(ada, tmp_path), await busy(bob, tmp_path)
@@ -71,6 +72,7 @@ async def test_killed_worker_restarted_api(
             await stage.dismiss_callers()
     finally:
         worker.kill()
+        await owner.close()
         await database.close()
 
 

@@ -1,6 +1,8 @@
 """Who asks too slowly is dropped, and who is answered is not."""
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable
 
 import uvicorn
 
@@ -47,3 +49,29 @@ async def test_who_asks_too_slowly_is_dropped() -> None:
     for _, writer in opened.values():
         writer.close()
     await asyncio.gather(*dropped.values())
+
+
+async def test_who_asks_again_and_again_is_waited_for_anew() -> None:
+    async def answer(scope: object, receive: object, send: Callable[[object], Awaitable[None]]) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    port = free_port()
+    config = uvicorn.Config(
+        answer, "127.0.0.1", port, log_config=None, lifespan="off", ws="none", timeout_keep_alive=60
+    )
+    server = _Server(config, 50.0, lambda: None)
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    now = time.monotonic()
+    for number in range(3):
+        writer.write(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n")
+        assert b" 204 " in await reader.readuntil(b"\r\n\r\n")
+        server._drop_who_asks_too_slowly(now + number * 100)
+    server._drop_who_asks_too_slowly(now + 300)
+
+    assert await _gone(reader)
+    writer.close()
+    server.force_exit = server.should_exit = True
+    await serving
