@@ -10,9 +10,12 @@ from api.serving import _Server
 from holdfast.dev.ports import free_port
 from tests.harness.conditions import until
 
+Send = Callable[[object], Awaitable[None]]
 
-async def _app(scope: object, receive: object, send: object) -> None:
-    await asyncio.Event().wait()
+
+async def answer(scope: object, receive: object, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
 
 
 async def _gone(reader: asyncio.StreamReader) -> bool:
@@ -23,8 +26,14 @@ async def _gone(reader: asyncio.StreamReader) -> bool:
 
 
 async def test_who_asks_too_slowly_is_dropped() -> None:
+    released = asyncio.Event()
+
+    async def answer_late(scope: object, receive: object, send: Send) -> None:
+        await released.wait()
+        await answer(scope, receive, send)
+
     port = free_port()
-    config = uvicorn.Config(_app, "127.0.0.1", port, log_config=None, lifespan="off", ws="none")
+    config = uvicorn.Config(answer_late, "127.0.0.1", port, log_config=None, lifespan="off", ws="none")
     server = _Server(config, 0.0, lambda: None)
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started)
@@ -44,18 +53,15 @@ async def test_who_asks_too_slowly_is_dropped() -> None:
 
     assert all([await dropped[name] for name in slow])
     assert [dropped[name].done() for name in ("all of it", "an upgrade")] == [False, False]
-    server.force_exit = server.should_exit = True
-    await serving
+    released.set()
+    await asyncio.gather(*dropped.values())
     for _, writer in opened.values():
         writer.close()
-    await asyncio.gather(*dropped.values())
+    server.should_exit = True
+    await serving
 
 
 async def test_who_asks_again_and_again_is_waited_for_anew() -> None:
-    async def answer(scope: object, receive: object, send: Callable[[object], Awaitable[None]]) -> None:
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body"})
-
     port = free_port()
     config = uvicorn.Config(
         answer, "127.0.0.1", port, log_config=None, lifespan="off", ws="none", timeout_keep_alive=60
@@ -73,5 +79,5 @@ async def test_who_asks_again_and_again_is_waited_for_anew() -> None:
 
     assert await _gone(reader)
     writer.close()
-    server.force_exit = server.should_exit = True
+    server.should_exit = True
     await serving
