@@ -38,6 +38,9 @@ async def serve(
         log_config=None,
         access_log=False,
         lifespan="off",
+        # One kind of connection, whatever else is installed: `_Server` looks into them.
+        http="h11",
+        ws="none",
         timeout_graceful_shutdown=_GRACE_S,
     )
     with listen(config, unread_s) as listening:
@@ -65,7 +68,8 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, patience_s: float, on_stop: Callable[[], None]) -> None:
         super().__init__(config)
         self._patience_s = patience_s
-        self._waiting_since: dict[Any, float] = {}
+        # With the request before, if there was one: when that is another, it is waited for anew.
+        self._waiting: dict[Any, tuple[Any, float]] = {}
         self._on_stop = on_stop
 
     async def on_tick(self, counter: int) -> bool:
@@ -74,9 +78,12 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def _drop_who_asks_too_slowly(self, now: float) -> None:
-        waiting = {one for one in self.server_state.connections if _is_waited_for(one)}
-        self._waiting_since = {one: self._waiting_since.get(one, now) for one in waiting}
-        for connection, since in self._waiting_since.items():
+        before, self._waiting = self._waiting, {}
+        connections: set[Any] = set(self.server_state.connections)
+        for connection in filter(_is_waited_for, connections):
+            cycle, since = before.get(connection, (connection.cycle, now))
+            self._waiting[connection] = (connection.cycle, since if cycle is connection.cycle else now)
+        for connection, (_, since) in self._waiting.items():
             if now - since > self._patience_s:
                 connection.transport.abort()
 
