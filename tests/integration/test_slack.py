@@ -367,9 +367,10 @@ async def test_slack_is_answered_in_time_while_temporal_is_away(
     await running_servers.create_database(name)
     monkeypatch.setenv("TEMPORAL_ADDRESS", f"127.0.0.1:{free_port()}")
     url, owner_url = running_servers.database_url(name, APP_ROLE), running_servers.database_url(name)
-    async with serving_api(url, name, **harness.settings(slack)) as api_url, owning(owner_url) as owner:
+    async with serving_api(url, name, **harness.settings(slack)) as api_url, owning(owner_url) as owners:
         database = Database(create_engine(url, pool_size=2))
-        stage = Stage(api_url, database, url, owner_url, owner, await connect(lazy=True), name, provider)
+        temporal = await connect(lazy=True)
+        stage = Stage(api_url, database, url, owner_url, temporal, name, provider, owners=owners)
         ada, place = await person(stage, "ada", "client"), Place(api_url, slack, "C-alone")
         payload = place.message(mention("hello"), ada, kind="app_mention")
         # The door closes after 2.5 seconds: what is answered 200, was answered in time.
