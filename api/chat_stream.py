@@ -6,14 +6,14 @@ A question that the reader may not decide is not put to them: the stream goes on
 import json
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.projections.story import Question, Story
 from api.wiring import Services
-from holdfast.domain.errors import NotFound, Unavailable
+from holdfast.domain.errors import Gone, NotFound, Unavailable
 from holdfast.domain.events import TERMINAL, LoggedEvent, RunMerged
 from holdfast.domain.permissions import Caller
 from holdfast.domain.runs import OPEN
@@ -62,10 +62,12 @@ async def _told(found: Services, caller: Caller, run_id: str, projection: Projec
     reading: str | None = run_id
     while reading is not None:
         run_id, last = reading, None
-        async with aclosing(_happening(found, caller, run_id, projection.story)) as happening:
-            async for last in happening:
-                for said in projection.on(last) if isinstance(last, LoggedEvent) else projection.interrupt(last):
-                    yield said
+        # Of a run that ended long ago the log is gone: it is told from the record, below.
+        with suppress(Gone):
+            async with aclosing(_happening(found, caller, run_id, projection.story)) as happening:
+                async for last in happening:
+                    for said in projection.on(last) if isinstance(last, LoggedEvent) else projection.interrupt(last):
+                        yield said
         reading = await _read_on_in(found, caller, last)
     if last is None or (isinstance(last, LoggedEvent) and last.type not in TERMINAL - {RunMerged.TYPE}):
         for said in await _without_its_log(found, caller, run_id, projection):

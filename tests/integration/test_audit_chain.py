@@ -152,7 +152,7 @@ async def test_what_was_on_record_before_is_chained_by_the_migration(running_ser
                 (1, "erased:"),
                 (2, ""),
                 (3, "erased:"),
-                (4, ""),
+                (4, "olga"),
             ]
     finally:
         await owner.close()

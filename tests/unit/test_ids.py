@@ -17,6 +17,7 @@ KINDS: list[tuple[str, Callable[[], str]]] = [
     ("key", ids.new_key_id),
     ("res", ids.new_reservation_id),
     ("ers", ids.new_erasure_id),
+    ("whk", ids.new_webhook_id),
 ]
 EARLIER, LATER = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 0, 0, 0, 1_000, tzinfo=UTC)
 
