@@ -149,7 +149,10 @@ def main() -> None:
     parser.add_argument("--old", action="store_true")
     parser.add_argument("--abrupt", action="store_true")
     options = parser.parse_args()
-    (options.folder / PID_FILE).write_text(str(os.getpid()))
+    # All at once: whoever waits for it reads it at any moment.
+    written = options.folder / f"{PID_FILE}.new"
+    written.write_text(str(os.getpid()))
+    written.replace(options.folder / PID_FILE)
     server = shop_server(options.folder, is_old=options.old)
     if options.abrupt:
         server.middleware.insert(0, _abruptly)

@@ -131,9 +131,11 @@ async def by_the_output_of_a_tool(ada: Caller, provider: ScriptedProvider, order
 
 ATTACKS = list(orders("", ""))
 
-#: Each by two ways; what stands in an earlier turn is shown as what stands in this one, so that a few are enough.
+#: Each by a message; half by the output of a tool, too; what stands in an earlier turn is shown as what stands in this
+#: one, so that a few are enough.
 SCRIPTS = [
-    *((told, attack) for told in (by_a_message, by_the_output_of_a_tool) for attack in ATTACKS),
+    *((by_a_message, attack) for attack in ATTACKS),
+    *((by_the_output_of_a_tool, attack) for attack in ATTACKS[::2]),
     *((by_an_earlier_turn, attack) for attack in ATTACKS[:4]),
 ]
 

@@ -14,17 +14,17 @@ from tests.chaos.monkey import Wanted
 from tests.chaos.play import Scale, play
 
 SHORT = Scale(
-    conversations=6,
+    conversations=5,
     messages=2,
-    wanted=Wanted(worker_kills=2, server_kills=1, database_kills=1, api_kills=1, provider_kills=1, deploys=1),
+    wanted=Wanted(worker_kills=1, server_kills=1, database_kills=1, api_kills=1, provider_kills=1, deploys=1),
     rest_s=(0.1, 0.5),
-    races=3,
-    changed=3,
-    forged=3,
+    races=2,
+    changed=2,
+    forged=2,
 )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(420)
 async def test_everything_is_killed_and_nothing_is_lost_or_doubled(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -36,5 +36,5 @@ async def test_everything_is_killed_and_nothing_is_lost_or_doubled(
         report = await play(cast, SHORT, seed)
 
     assert wrong_in(report.facts) == [], report.lines()
-    assert report.counts["effects"] >= 30, report.lines()
-    assert report.counts["calls succeeded"] >= 25, report.lines()
+    assert report.counts["effects"] >= 25, report.lines()
+    assert report.counts["calls succeeded"] >= 20, report.lines()
