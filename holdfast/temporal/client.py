@@ -38,6 +38,9 @@ from workflows import names
 #: How long a caller may be kept waiting for Temporal. Nothing is lost by it: the outbox keeps the word.
 PATIENCE = timedelta(seconds=1)
 
+#: How long a list may take, in all its pages: nobody waits for it.
+_LISTED_WITHIN = timedelta(seconds=30)
+
 # By default the client retries for ten seconds, whatever timeout a call is given.
 _SHORT_RETRIES = RetryConfig(
     initial_interval_millis=100, max_interval_millis=500, max_elapsed_time_millis=1000, max_retries=2
@@ -152,9 +155,9 @@ class MessageWorkflows:
 
     async def _list(self, query: str) -> list[str]:
         async def ids() -> list[str]:
-            return [workflow.id async for workflow in self._client.list_workflows(query, rpc_timeout=PATIENCE)]
+            return [workflow.id async for workflow in self._client.list_workflows(query, rpc_timeout=_LISTED_WITHIN)]
 
-        return await _in_time(ids())
+        return await _in_time(ids(), _LISTED_WITHIN)
 
     async def is_open(self, workflow: str) -> bool:
         """Whether a workflow runs. False: it ended, was terminated, or is not known any more."""
@@ -213,10 +216,10 @@ class _Unknown(Unavailable):
     """Temporal knows no such workflow, or no such namespace."""
 
 
-async def _in_time(call: Awaitable[Answer]) -> Answer:
+async def _in_time(call: Awaitable[Answer], patience: timedelta = PATIENCE) -> Answer:
     # `rpc_timeout` bounds one attempt; only this bounds them all, the connecting included.
     try:
-        return await asyncio.wait_for(call, PATIENCE.total_seconds())
+        return await asyncio.wait_for(call, patience.total_seconds())
     except TimeoutError as error:
         raise Unavailable("Temporal does not answer.") from error
     except RPCError as error:
