@@ -214,8 +214,10 @@ async def _named(connection: AsyncConnection, caller: Caller, exchange: Exchange
 async def _recognised(connection: AsyncConnection, caller: Caller, exchange: Exchange) -> Known:
     """The conversation that a history is of."""
     fitting = _fitting(exchange, await histories.find(connection, caller, exchange.earlier))
-    for one in fitting if exchange.is_retry else ():
-        if await messages.accepted_under_key(connection, caller.tenant_id, _key(caller, exchange, one.run_id)):
+    for one in fitting if exchange.is_retry or exchange.key is not None else ():
+        key = exchange.key or _key(caller, exchange, one.run_id)
+        first = await messages.accepted_under_key(connection, caller.tenant_id, [key])
+        if first is not None and first.conversation_id == one.conversation_id:
             return Known(one.conversation_id, one.run_id)
     return _chosen(fitting)
 

@@ -174,6 +174,25 @@ async def test_an_answer_that_was_lost_is_asked_for_once_more_and_given_once(
     assert len(effects("send", ada.tenant_id)) == 2
 
 
+async def test_a_repeat_finds_its_own_among_conversations_that_are_alike(
+    client: Any, ada: Caller, provider: ScriptedProvider
+) -> None:
+    provider.script(Text("Hello."), Text("Hello."), Text("Hello."), Text("Fine."), Text("Fine."))
+    for _ in range(3):
+        await client.chat.completions.create(model="support", messages=[user("hi")])
+    history = [user("hi"), {"role": "assistant", "content": "Hello."}, user("and?")]
+    transport = Losing()
+    async with sdk(ada, max_retries=2, http_client=DefaultAsyncHttpxClient(transport=transport)) as losing:
+        await losing.chat.completions.create(model="support", messages=history)
+    assert transport.sent == 2
+    assert len(await runs_of(ada)) == 4, "the retry made no run in another conversation"
+
+    keyed: Any = {"model": "support", "messages": history, "extra_headers": {"Idempotency-Key": "mine"}}
+    first, again = [await client.chat.completions.create(**keyed) for _ in range(2)]
+    assert first.id == again.id
+    assert len(await runs_of(ada)) == 5
+
+
 async def test_models(client: Any, ada: Caller) -> None:
     listed = [model.id async for model in client.models.list()]
     assert "support" in listed
