@@ -26,6 +26,9 @@ from holdfast.store import event_log, histories, messages, runs
 from holdfast.store.engine import Database
 from holdfast.store.histories import Candidate, Known
 
+#: How many of the agent's last items are looked up; each costs a query or two.
+_MOST_NAMED = 32
+
 
 @dataclass(frozen=True)
 class Begun:
@@ -197,7 +200,7 @@ def _key(caller: Caller, exchange: Exchange, run_id: str | None) -> str:
 async def _named(connection: AsyncConnection, caller: Caller, exchange: Exchange) -> Known | None:
     """What an item of the agent's last words names, if its id is one of ours."""
     tenant_id, view = caller.tenant_id, caller.view(Permission.MESSAGES_SEND)
-    for entry in reversed(exchange.last_words):
+    for entry in reversed(exchange.last_words[-_MOST_NAMED:]):
         if entry.id is None:
             continue
         run_id = run_of_item(entry.id)
