@@ -121,6 +121,8 @@ async def test_tools_of_the_client(client: Any, provider: ScriptedProvider) -> N
     messages += [made, {"role": "tool", "tool_call_id": call.id, "content": "sun"}]
     done = await client.chat.completions.create(model="support", messages=messages, tools=[FUNCTION])
     assert done.choices[0].message.content == "Sunny."
+    with pytest.raises(openai.ConflictError, match="taken before"):
+        await client.chat.completions.create(model="support", messages=messages)
     messages += [{"role": "assistant", "content": "Sunny."}, user("thanks")]
     done = await client.chat.completions.create(model="support", messages=messages)
 
