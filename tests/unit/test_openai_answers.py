@@ -1,5 +1,6 @@
 """Answers in OpenAI's forms at the moments that are hard to hit with a server."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -7,7 +8,10 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+from fastapi import Request as HttpRequest
+
 from api.openai_answers import ChatAnswer, ResponseAnswer
+from api.openai_route import while_heard
 from holdfast.domain import events
 from holdfast.domain.events import Event, LoggedEvent
 from holdfast.domain.exchanges import Place
@@ -79,3 +83,29 @@ async def test_a_run_whose_log_is_gone_has_its_reply() -> None:
         seen = await ResponseAnswer(found, caller, asked(status)).whole()
         assert (seen["status"], texts(seen)) == ("completed", ["Hello."])
         assert (await ChatAnswer(found, caller, asked(status)).whole())["choices"][0]["message"]["content"] == "Hello."
+
+
+async def test_nobody_is_waited_for_who_has_left() -> None:
+    left, ended = asyncio.Event(), asyncio.Event()
+
+    async def receive() -> dict[str, str]:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def answer() -> dict[str, Any]:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    async def at_once() -> dict[str, Any]:
+        return {"a": 1}
+
+    request = HttpRequest({"type": "http"}, receive)
+    assert await while_heard(request, at_once()) == {"a": 1}
+    waiting = asyncio.create_task(while_heard(request, answer()))
+    await asyncio.sleep(0)
+    left.set()
+    assert await waiting == {}
+    assert ended.is_set()
