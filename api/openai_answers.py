@@ -50,6 +50,7 @@ class ResponseAnswer:
     async def events(self, *, to_the_end: bool = True) -> AsyncGenerator[Json]:
         """The events of its stream, up to its last, unless this process stops before."""
         stream, place = self._stream, self._request.place
+        had_ended = await _has_ended(self._found, self._caller, self._request)
         for event in stream.begin():
             yield event
         async with self._found.events.answering(self._caller, place, to_the_end=to_the_end) as told:
@@ -59,7 +60,7 @@ class ResponseAnswer:
                 if stream.is_over:
                     break
         detail = await self._found.runs.answering(self._caller, place.run_id)
-        if not stream.is_over and detail.run.status not in OPEN:
+        if had_ended and not stream.is_over:
             status = _STATUS.get(detail.run.status, "completed")
             for event in stream.close(status, detail.reply, detail.run.error):
                 yield event
@@ -123,6 +124,7 @@ class ChatAnswer:
 
     async def _deltas(self) -> AsyncGenerator[Json]:
         stream = self._stream
+        had_ended = await _has_ended(self._found, self._caller, self._request)
         async with self._found.events.answering(self._caller, self._request.place) as told:
             while not stream.is_over:
                 try:
@@ -136,21 +138,26 @@ class ChatAnswer:
                     return
                 for delta in stream.take(one):
                     yield delta
-        for delta in await self._kept():
-            yield delta
-
-    async def _kept(self) -> list[Json]:
-        """What is left to say of a run whose log is gone."""
-        if self._stream.is_over:
-            return []
-        detail = await self._detail()
-        return [] if detail.run.status in OPEN else self._stream.close(detail.reply)
+        if had_ended and not stream.is_over:
+            for delta in stream.close((await self._detail()).reply):
+                yield delta
 
     async def _usage(self) -> Usage:
         return _usage(await self._detail(), self._stream.first_step, self._stream.last_step)
 
     async def _detail(self) -> RunDetail:
         return await self._found.runs.answering(self._caller, self._request.run.run_id)
+
+
+async def _has_ended(found: Services, caller: Caller, request: Request) -> bool:
+    """Whether the run that answers has ended. Asked before its log is read: the end that is not there then is gone.
+
+    One that ends meanwhile has its end in the log, for whoever reads on.
+    """
+    status = request.run.status
+    if status is RunStatus.MERGED:
+        status = (await found.runs.answering(caller, request.place.run_id)).run.status
+    return status not in OPEN
 
 
 def _usage(detail: RunDetail, first_step: int, last_step: int | None) -> Usage:

@@ -6,6 +6,7 @@ from typing import Any
 
 from holdfast.domain.errors import InvalidInput
 from holdfast.domain.exchanges import Entry, Kind, call_of_item
+from holdfast.domain.storable import is_storable
 
 Json = dict[str, Any]
 
@@ -56,6 +57,8 @@ def read_functions(given: Sequence[Json] | None, *, nested: bool) -> list[Json]:
 
 def _read_item(item: Json, field: str) -> Entry:
     kind = item.get("type") or ("message" if "role" in item else None)
+    if not isinstance(kind, str):
+        raise InvalidInput(f"{field}.type", "It must say what the item is.")
     if kind == "message":
         return _message_item(item, field)
     if kind == "function_call":
@@ -84,8 +87,8 @@ def _approval(item: Json, field: str) -> Entry:
     approve, reason = item.get("approve"), item.get("reason")
     if not isinstance(approve, bool):
         raise InvalidInput(f"{field}.approve", "It must be true or false.")
-    if not (reason is None or (isinstance(reason, str) and len(reason) <= 2000 and "\x00" not in reason)):
-        raise InvalidInput(f"{field}.reason", "It must be a text of at most 2000 characters.")
+    if not (reason is None or (isinstance(reason, str) and len(reason) <= 2000 and is_storable(reason))):
+        raise InvalidInput(f"{field}.reason", "It must be a text of at most 2000 characters that can be stored.")
     return Entry(Kind.APPROVAL, reason or "", _id(item, "approval_request_id", field), approve)
 
 

@@ -1,5 +1,6 @@
 """What the routes of OpenAI's APIs share: the status of bad input, a retry as its clients tell it, a stream."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
@@ -47,6 +48,26 @@ def _is_retry(x_stainless_retry_count: Annotated[str | None, Header(include_in_s
 
 #: In a route's signature: whether the client says that it has sent the same before. OpenAI's SDKs send no key.
 IsRetry = Annotated[bool, Depends(_is_retry)]
+
+
+async def while_heard(request: Request, answer: Coroutine[Any, Any, Json]) -> Json:
+    """An answer that may take minutes, for as long as its client waits for it; empty, for whom has left.
+
+    Whoever tries again every few seconds would otherwise have us wait many times.
+    """
+    answering, leaving = asyncio.ensure_future(answer), asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return answering.result() if answering.done() else {}
+    finally:
+        answering.cancel()
+        leaving.cancel()
+        await asyncio.wait({answering, leaving})
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def as_lines(events: AsyncGenerator[Json], *, named: bool) -> AsyncGenerator[bytes]:

@@ -11,7 +11,7 @@ from api.event_stream import streaming
 from api.openai_answers import ChatAnswer
 from api.openai_input import read_functions, read_messages
 from api.openai_parameters import check_for_chat
-from api.openai_route import CONVERSATION_HEADER, EVENTS, IsRetry, as_lines, openai_resource
+from api.openai_route import CONVERSATION_HEADER, EVENTS, IsRetry, as_lines, openai_resource, while_heard
 from api.problems import documented
 from api.routes.responses import Metadata, user_of
 from api.shapes import ID_PATTERN
@@ -100,4 +100,4 @@ async def create_chat_completion(
     if body.stream:
         with_usage = body.stream_options is not None and body.stream_options.include_usage is True
         return streaming(as_lines(answer.chunks(with_usage=with_usage), named=False), headers)
-    return JSONResponse(await answer.whole(), headers=headers)
+    return JSONResponse(await while_heard(request, answer.whole()), headers=headers)

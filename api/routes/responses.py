@@ -12,7 +12,7 @@ from api.event_stream import streaming
 from api.openai_answers import HELD_S, ResponseAnswer
 from api.openai_input import read_functions, read_items
 from api.openai_parameters import check_for_responses
-from api.openai_route import EVENTS, IsRetry, as_lines, openai_resource
+from api.openai_route import EVENTS, IsRetry, as_lines, openai_resource, while_heard
 from api.problems import documented
 from api.shapes import ID_PATTERN, PathId
 from api.wiring import Services, services
@@ -101,7 +101,9 @@ async def create_response(
     answer = await _answer(found, caller, begun.place)
     if body.stream:
         return streaming(as_lines(answer.events(), named=True), {})
-    return JSONResponse(await answer.whole(0 if body.background else HELD_S))
+    if body.background:
+        return JSONResponse(await answer.whole())
+    return JSONResponse(await while_heard(request, answer.whole(HELD_S)))
 
 
 @router.get(

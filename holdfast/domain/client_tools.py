@@ -48,12 +48,18 @@ class ClientOutput:
 
     @property
     def result(self) -> str:
-        """The output as JSON text."""
-        try:
-            json.loads(self.output)
-        except (ValueError, RecursionError):
-            return json.dumps(self.output, ensure_ascii=False)
-        return self.output
+        """The output as JSON text. What reads like JSON, and can't be shown as such to everybody, is a mere text."""
+        return self.output if _is_plain_json(self.output) else json.dumps(self.output, ensure_ascii=False)
+
+
+def _is_plain_json(text: str) -> bool:
+    try:
+        value = json.loads(text)
+        # Python reads NaN, Infinity and 1e999, which are no JSON.
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        return False
+    return is_storable(value)
 
 
 def read_tools(declared: Collection[Mapping[str, Any]]) -> tuple[ClientTool, ...]:

@@ -16,7 +16,7 @@ from holdfast.domain.errors import InvalidInput
 
 _ULID = "[0-9A-HJKMNP-TV-Z]{26}"
 _RESPONSE = re.compile(rf"resp_({_ULID})(?:_([1-9][0-9]{{0,8}}))?")
-_ITEM = re.compile(rf"msg_({_ULID})_[0-9_]+")
+_ITEM = re.compile(rf"msg_({_ULID})_[0-9A-Z_]+")
 _CALL = re.compile(rf"(?:fc|mcp)_({_ULID})(?:_[0-9]+)?")
 _APPROVAL = re.compile(rf"mcpr_({_ULID})_([0-9a-f]{{64}})")
 

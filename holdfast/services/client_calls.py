@@ -29,21 +29,39 @@ async def check_tools(connection: AsyncConnection, tenant_id: str, message: NewM
         raise InvalidInput("tools", f"The agent {agent.name!r} has rules of its own for {name!r}; take another name.")
 
 
-async def take_outputs(connection: AsyncConnection, caller: Caller, message: NewMessage) -> None:
+async def take_outputs(
+    connection: AsyncConnection, caller: Caller, message: NewMessage, newest_run_id: str | None
+) -> None:
     """Store what a message brings for calls of its conversation; each once, and the same again changes nothing.
+
+    `newest_run_id`: the run that answers the conversation's newest message, whose calls alone are waited for. Where a
+    message was queued before a call was made, its run has told the model that there is no output.
 
     Raises:
         InvalidInput: a call is none of a client's in this conversation, or not of the caller's.
-        Conflict: it was answered otherwise, or the conversation has gone on without it, or its run goes on.
+        Conflict: it was answered otherwise, or the conversation has gone on without it, or its run goes on; or the
+            message brings nothing that was not there before.
     """
-    for output in message.outputs:
-        call = await _find(connection, caller, message, output)
-        if call.status is ToolCallStatus.APPROVED:
-            await _store(connection, caller, call, output.result)
-        elif call.status is not ToolCallStatus.SUCCEEDED:
-            raise Conflict(f"The call {call.tool_call_id!r} takes no output any more: it is {call.status}.")
-        elif call.result != output.result:
+    are_new = [await _take(connection, caller, message, output, newest_run_id) for output in message.outputs]
+    if not any(are_new) and not message.text.strip():
+        raise Conflict("These outputs were taken before; send them once, or something new with them.")
+
+
+async def _take(
+    connection: AsyncConnection, caller: Caller, message: NewMessage, output: ClientOutput, newest_run_id: str | None
+) -> bool:
+    """Whether the output is new."""
+    call = await _find(connection, caller, message, output)
+    if call.status is ToolCallStatus.SUCCEEDED:
+        if call.result != output.result:
             raise Conflict(f"The call {call.tool_call_id!r} has another output already.")
+        return False
+    if call.status is not ToolCallStatus.APPROVED:
+        raise Conflict(f"The call {call.tool_call_id!r} takes no output any more: it is {call.status}.")
+    if call.run_id != newest_run_id:
+        raise Conflict(f"The call {call.tool_call_id!r} takes no output any more: the conversation has gone on.")
+    await _store(connection, caller, call, output.result)
+    return True
 
 
 async def _find(connection: AsyncConnection, caller: Caller, message: NewMessage, output: ClientOutput) -> ToolCall:

@@ -26,6 +26,9 @@ from holdfast.store import event_log, histories, messages, runs
 from holdfast.store.engine import Database
 from holdfast.store.histories import Candidate, Known
 
+#: How many of the agent's last items are looked up; each costs a query or two.
+_MOST_NAMED = 32
+
 
 @dataclass(frozen=True)
 class Begun:
@@ -197,7 +200,7 @@ def _key(caller: Caller, exchange: Exchange, run_id: str | None) -> str:
 async def _named(connection: AsyncConnection, caller: Caller, exchange: Exchange) -> Known | None:
     """What an item of the agent's last words names, if its id is one of ours."""
     tenant_id, view = caller.tenant_id, caller.view(Permission.MESSAGES_SEND)
-    for entry in reversed(exchange.last_words):
+    for entry in reversed(exchange.last_words[-_MOST_NAMED:]):
         if entry.id is None:
             continue
         run_id = run_of_item(entry.id)
@@ -214,8 +217,10 @@ async def _named(connection: AsyncConnection, caller: Caller, exchange: Exchange
 async def _recognised(connection: AsyncConnection, caller: Caller, exchange: Exchange) -> Known:
     """The conversation that a history is of."""
     fitting = _fitting(exchange, await histories.find(connection, caller, exchange.earlier))
-    for one in fitting if exchange.is_retry else ():
-        if await messages.accepted_under_key(connection, caller.tenant_id, _key(caller, exchange, one.run_id)):
+    for one in fitting if exchange.is_retry or exchange.key is not None else ():
+        key = exchange.key or _key(caller, exchange, one.run_id)
+        first = await messages.accepted_under_key(connection, caller.tenant_id, [key])
+        if first is not None and first.conversation_id == one.conversation_id:
             return Known(one.conversation_id, one.run_id)
     return _chosen(fitting)
 

@@ -217,7 +217,7 @@ async def _check_place(
     newest = await messages.newest_answering(connection, caller.tenant_id, conversation.conversation_id)
     if message.follows not in (None, newest):
         raise Conflict("The conversation has gone on since; a conversation here is one line, and can't be forked.")
-    await take_outputs(connection, caller, message)
+    await take_outputs(connection, caller, message, newest)
 
 
 async def _insert(

@@ -121,6 +121,8 @@ async def test_tools_of_the_client(client: Any, provider: ScriptedProvider) -> N
     messages += [made, {"role": "tool", "tool_call_id": call.id, "content": "sun"}]
     done = await client.chat.completions.create(model="support", messages=messages, tools=[FUNCTION])
     assert done.choices[0].message.content == "Sunny."
+    with pytest.raises(openai.ConflictError, match="taken before"):
+        await client.chat.completions.create(model="support", messages=messages)
     messages += [{"role": "assistant", "content": "Sunny."}, user("thanks")]
     done = await client.chat.completions.create(model="support", messages=messages)
 
@@ -172,6 +174,25 @@ async def test_an_answer_that_was_lost_is_asked_for_once_more_and_given_once(
 
     assert len(await runs_of(ada)) == 2
     assert len(effects("send", ada.tenant_id)) == 2
+
+
+async def test_a_repeat_finds_its_own_among_conversations_that_are_alike(
+    client: Any, ada: Caller, provider: ScriptedProvider
+) -> None:
+    provider.script(Text("Hello."), Text("Hello."), Text("Hello."), Text("Fine."), Text("Fine."))
+    for _ in range(3):
+        await client.chat.completions.create(model="support", messages=[user("hi")])
+    history = [user("hi"), {"role": "assistant", "content": "Hello."}, user("and?")]
+    transport = Losing()
+    async with sdk(ada, max_retries=2, http_client=DefaultAsyncHttpxClient(transport=transport)) as losing:
+        await losing.chat.completions.create(model="support", messages=history)
+    assert transport.sent == 2
+    assert len(await runs_of(ada)) == 4, "the retry made no run in another conversation"
+
+    keyed: Any = {"model": "support", "messages": history, "extra_headers": {"Idempotency-Key": "mine"}}
+    first, again = [await client.chat.completions.create(**keyed) for _ in range(2)]
+    assert first.id == again.id
+    assert len(await runs_of(ada)) == 5
 
 
 async def test_models(client: Any, ada: Caller) -> None:

@@ -12,6 +12,7 @@ from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Stalls, Text, ToolCalls
 from tests.agents.tools import effects
 from tests.harness.caller import Caller
+from tests.harness.conditions import until
 from tests.harness.stage import Stage, serving_api
 
 WEATHER: Any = {
@@ -192,6 +193,23 @@ async def test_a_tool_of_the_client_that_it_does_not_run(
         {"error": "The client went on without running this call."},
     )
     with pytest.raises(openai.ConflictError, match="withdrawn"):
+        await client.responses.create(model="support", input=[output])
+
+
+async def test_an_output_for_a_call_that_a_message_was_queued_behind(
+    client: Any, ada: Caller, provider: ScriptedProvider
+) -> None:
+    provider.script(Stalls(ToolCalls([("weather", {"town": "Rome"})]), after=0), Text("Soon."))
+    body: Any = {"model": "support", "tools": [WEATHER], "background": True}
+    asked = await client.responses.create(**body, input="Rome?")
+    hurried = await client.responses.create(**body, input="hurry", conversation=asked.conversation.id)
+    await until(lambda: bool(provider.requests))
+    provider.release()
+    async for _ in await client.responses.retrieve(hurried.id, stream=True):
+        pass
+    (call,) = items(await client.responses.retrieve(asked.id), "function_call")
+    output: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "sun"}
+    with pytest.raises(openai.ConflictError, match="gone on"):
         await client.responses.create(model="support", input=[output])
 
 

@@ -1,5 +1,6 @@
 """What of a conversation that a client sends is new, and how the rest of it is recognised."""
 
+import json
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from api.openai_input import read_items, read_messages
 from holdfast.domain.client_tools import ClientOutput, clashing, read_tools
 from holdfast.domain.errors import InvalidInput
-from holdfast.domain.exchanges import Exchange, Place, approval_id, place_of
+from holdfast.domain.exchanges import Exchange, Place, approval_id, place_of, run_of_item
 
 ULID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 USER = {"role": "user", "content": "hi"}
@@ -53,6 +54,31 @@ def test_a_decision_names_its_arguments() -> None:
     assert sent(item, AGENT, USER).approvals == (), "that was decided before"
     with pytest.raises(InvalidInput):
         _ = sent({**item, "approval_request_id": "mcpr_x"}).approvals
+
+
+@pytest.mark.parametrize("wrong", [{}, {"type": []}, {"type": {}}, {"type": 1}, {"type": "x"}, {**USER, "role": []}])
+def test_what_is_no_item(wrong: Any) -> None:
+    with pytest.raises(InvalidInput):
+        read_items([wrong])
+
+
+def test_a_reason_that_can_not_be_stored() -> None:
+    item = {"type": "mcp_approval_response", "approval_request_id": "mcpr_x", "approve": True, "reason": "\ud800"}
+    with pytest.raises(InvalidInput):
+        read_items([item])
+
+
+@pytest.mark.parametrize("name", ["1", "2_1", "0", ULID, "apology"])
+def test_a_message_tells_its_run(name: str) -> None:
+    assert run_of_item(f"msg_{ULID}_{name}") == (None if name == "apology" else f"run_{ULID}")
+
+
+@pytest.mark.parametrize(
+    "output", ["NaN", "[-Infinity]", "1e999", '"\\ud800"', '"\\u0000"', "[" * 400 + "]" * 400, "[" * 99_999]
+)
+def test_an_output_that_only_reads_like_json_is_a_text(output: str) -> None:
+    assert json.loads(ClientOutput("call_1", output).result) == output
+    assert ClientOutput("call_1", '{"a": [1e3, null]}').result == '{"a": [1e3, null]}'
 
 
 @pytest.mark.parametrize("response_id", [f"resp_{ULID}", f"resp_{ULID}_12"])

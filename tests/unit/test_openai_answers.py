@@ -1,0 +1,111 @@
+"""Answers in OpenAI's forms at the moments that are hard to hit with a server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+from fastapi import Request as HttpRequest
+
+from api.openai_answers import ChatAnswer, ResponseAnswer
+from api.openai_route import while_heard
+from holdfast.domain import events
+from holdfast.domain.events import Event, LoggedEvent
+from holdfast.domain.exchanges import Place
+from holdfast.domain.model_calls import Usage
+from holdfast.domain.runs import RunStatus
+from holdfast.services.exchanges import Request
+from holdfast.services.run_events import Told
+
+RUN = "run_01ARZ3NDEKTSV4RRFFQ69G5FAV"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def run(status: RunStatus) -> Any:
+    return SimpleNamespace(
+        run_id=RUN, agent="support", conversation_id="conv_1", created_at=NOW, status=status, error=None
+    )
+
+
+@dataclass
+class Ending:
+    """A run that ends right after its log was read."""
+
+    log: list[Event] = field(default_factory=list)
+    confirmation_wait_s: float = 1.0
+
+    @property
+    def events(self) -> Any:
+        return SimpleNamespace(answering=self._told)
+
+    @property
+    def runs(self) -> Any:
+        return SimpleNamespace(answering=self._detail)
+
+    @asynccontextmanager
+    async def _told(self, *_: Any, **__: Any) -> AsyncIterator[AsyncIterator[Told]]:
+        async def told() -> AsyncIterator[Told]:
+            for seq, event in enumerate(self.log, 1):
+                yield Told(RUN, 0, LoggedEvent(seq, event.TYPE, event.data), is_before=False)
+
+        yield told()
+
+    async def _detail(self, *_: Any) -> Any:
+        return SimpleNamespace(run=run(RunStatus.COMPLETED), reply="Hello.", steps=[], usage=Usage(0, 0))
+
+
+def asked(status: RunStatus) -> Any:
+    return Request(Place(RUN), run(status), {}, ())
+
+
+def texts(response: Any) -> list[str]:
+    return [part["text"] for item in response["output"] for part in item["content"]]
+
+
+async def test_a_run_that_ends_while_it_is_looked_at_is_told_as_it_stood() -> None:
+    found: Any = Ending([events.RunStarted(), events.MessageCompleted(1, "Hello.")])
+    caller: Any = None
+
+    seen = await ResponseAnswer(found, caller, asked(RunStatus.RUNNING)).whole()
+    assert (seen["status"], texts(seen)) == ("in_progress", ["Hello."])
+    # And of a chat whose process stops then, nothing is made up.
+    chunks = [chunk async for chunk in ChatAnswer(found, caller, asked(RunStatus.RUNNING)).chunks(with_usage=False)]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None]
+
+
+async def test_a_run_whose_log_is_gone_has_its_reply() -> None:
+    found: Any = Ending()
+    caller: Any = None
+    for status in (RunStatus.COMPLETED, RunStatus.MERGED):
+        seen = await ResponseAnswer(found, caller, asked(status)).whole()
+        assert (seen["status"], texts(seen)) == ("completed", ["Hello."])
+        assert (await ChatAnswer(found, caller, asked(status)).whole())["choices"][0]["message"]["content"] == "Hello."
+
+
+async def test_nobody_is_waited_for_who_has_left() -> None:
+    left, ended = asyncio.Event(), asyncio.Event()
+
+    async def receive() -> dict[str, str]:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def answer() -> dict[str, Any]:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    async def at_once() -> dict[str, Any]:
+        return {"a": 1}
+
+    request = HttpRequest({"type": "http"}, receive)
+    assert await while_heard(request, at_once()) == {"a": 1}
+    waiting = asyncio.create_task(while_heard(request, answer()))
+    await asyncio.sleep(0)
+    left.set()
+    assert await waiting == {}
+    assert ended.is_set()
