@@ -10,11 +10,12 @@ _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
 
 _FENCE = re.compile(r"(```.*?(?:```|\Z))", re.DOTALL)
 _LANGUAGE = re.compile(r"\A```[\w+#.-]+\n")
-_HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t]*#*$", re.MULTILINE)
-_BOLD = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*")
-_STRUCK = re.compile(r"~~(?=\S)(.+?)(?<=\S)~~")
+# Each match looks no further than the next mark of its kind: a model must not hold up the worker with marks that open.
+_HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*)$", re.MULTILINE)
+_BOLD = re.compile(r"\*\*(?=\S)([^*\n]+)(?<=\S)\*\*")
+_STRUCK = re.compile(r"~~(?=\S)([^~\n]+)(?<=\S)~~")
 _BULLET = re.compile(r"^([ \t]*)[*+-][ \t]+", re.MULTILINE)
-_LABELLED = re.compile(r"!?\[([^\[\]]+)\]\((\S+?)\)")
+_LABELLED = re.compile(r"!?\[([^\[\]]+)\]\(([^\s\[\]]+?)\)")
 
 
 def escaped(text: str) -> str:
@@ -70,10 +71,14 @@ def _fenced(code: str) -> str:
 
 def _converted(text: str) -> str:
     text = _BULLET.sub(r"\1• ", escaped(text))
-    text = _HEADING.sub(lambda found: f"*{found[1].replace('**', '')}*", text)
+    text = _HEADING.sub(_shown_heading, text)
     text = _BOLD.sub(r"*\1*", text)
     text = _STRUCK.sub(r"~\1~", text)
     return _LABELLED.sub(_shown_link, text)
+
+
+def _shown_heading(found: re.Match[str]) -> str:
+    return f"*{found[1].rstrip().rstrip('#').rstrip().replace('**', '') or found[1]}*"
 
 
 def _shown_link(found: re.Match[str]) -> str:

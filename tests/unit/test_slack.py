@@ -67,6 +67,7 @@ def test_what_a_person_wrote_is_read_without_slacks_notation(written: str, read:
     ("said", "shown"),
     [
         ("<!channel> <@U1> a & b", "&lt;!channel&gt; &lt;@U1&gt; a &amp; b"),
+        ("## Head ##\n# #", "*Head*\n*#*"),
         ("# Head **line**\n- **one** ~~two~~\n* three", "*Head line*\n• *one* ~two~\n• three"),
         ("[your bank](https://evil.example/?q=1)", "your bank (https://evil.example/?q=1)"),
         ("![](https://evil.example/x.png)", "![](https://evil.example/x.png)"),
@@ -76,6 +77,13 @@ def test_what_a_person_wrote_is_read_without_slacks_notation(written: str, read:
 )
 def test_what_a_model_wrote_is_shown_and_never_obeyed(said: str, shown: str) -> None:
     assert as_mrkdwn(said) == shown
+
+
+@pytest.mark.parametrize("opening", ["**a ", "~~a ", "[a](", "# a "])
+def test_marks_that_only_open_hold_up_nobody(opening: str) -> None:
+    """Where each looked for its end through the whole text, this took minutes."""
+    said = opening * 25_000
+    assert len(as_mrkdwn(said)) >= len(said) - 3
 
 
 def test_a_text_is_cut_between_characters_and_says_so() -> None:
