@@ -7,7 +7,6 @@ Bolt to `api/problems.py`: while the database is away Slack gets a 503, and send
 """
 
 import asyncio
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -108,7 +107,7 @@ class SlackDoor:
         try:
             context = {_SIGNED_BY: {app.workspace.team_id: app for app in signed_by}}
             request = AsyncBoltRequest(body=body.decode(), headers=dict(headers), context=context)
-        except (ValueError, AttributeError, TypeError, json.JSONDecodeError) as error:
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
             raise InvalidInput("body", "The body can't be read.") from error
         try:
             async with asyncio.timeout(_ANSWERED_WITHIN_S):

@@ -3,18 +3,23 @@
 Only what Slack has signed comes here. Its shape is Slack's to change, so nothing is relied on that is not looked at.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from holdfast.channels.slack_cards import REASON
 from holdfast.channels.slack_text import as_plain, names
 from holdfast.domain.slack import Pressed, SlackMessage, SlackThread, SlackUser
+from holdfast.domain.storable import is_storable
 
 #: Of a person's new message; any other is a change, a removal, a notice of Slack's own, or a bot's.
 _SUBTYPES = ("", "file_share", "me_message", "thread_broadcast")
 
 #: Writes notices of Slack's own.
 _SLACKBOT = "USLACKBOT"
+
+#: What names a message is the moment at which it was written.
+_TS = re.compile(r"[0-9]{1,11}\.[0-9]{1,9}")
 
 
 def message_of(payload: Mapping[str, Any], team_id: str) -> SlackMessage | None:
@@ -27,7 +32,12 @@ def message_of(payload: Mapping[str, Any], team_id: str) -> SlackMessage | None:
     event = _part(payload, "event")
     app_user = _app_user(payload)
     channel, ts, user = _text(event, "channel"), _text(event, "ts"), _text(event, "user")
-    if not _is_new(event) or not _is_a_persons(event) or not (channel and ts and user) or user == app_user:
+    if (
+        not _is_new(event)
+        or not _is_a_persons(event)
+        or not (channel and _TS.fullmatch(ts) and user)
+        or user == app_user
+    ):
         return None
     written = _text(event, "text")
     is_direct = _text(event, "channel_type") == "im" or channel.startswith("D")
@@ -80,7 +90,7 @@ def _app_user(payload: Mapping[str, Any]) -> str:
 
 def _text(values: Mapping[str, Any], name: str) -> str:
     value = values.get(name)
-    return value if isinstance(value, str) else ""
+    return value if isinstance(value, str) and is_storable(value) else ""
 
 
 def _part(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

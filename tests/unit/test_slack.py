@@ -101,6 +101,9 @@ def test_a_text_is_cut_between_characters_and_says_so() -> None:
         {"type": "message", "user": 7, "channel": "C1", "ts": "1.0"},
         {"type": "message", "user": "U1", "channel": {"id": "C1"}, "ts": "1.0"},
         {"type": "message", "user": "USLACKBOT", "channel": "C1", "ts": "1.0"},
+        {"type": "message", "user": "U1", "channel": "C1\0", "ts": "1.0"},
+        {"type": "message", "user": "U1\ud800", "channel": "C1", "ts": "1.0"},
+        {"type": "message", "user": "U1", "channel": "C1", "ts": "nan"},
         {"type": "message", "user": "U1", "channel": "C1", "ts": "1.0", "subtype": {"a": 1}},
     ],
 )
