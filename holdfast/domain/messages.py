@@ -170,7 +170,8 @@ class NewMessage:
 
     `client_tools` are offered to the model beside the agent's; `outputs` are of such that were called before, and may
     come without a text. `follows`: the run that must be the newest of the conversation. `history`: a digest of all that
-    the client knows of the conversation, this message included, by which it finds it again.
+    the client knows of the conversation, this message included, by which it finds it again. `said_at`: when it was
+    said, where that may be long before it comes: what was asked since, it does not decide.
     """
 
     agent: str
@@ -183,3 +184,4 @@ class NewMessage:
     outputs: tuple[ClientOutput, ...] = ()
     follows: str | None = None
     history: str | None = None
+    said_at: datetime | None = None

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ class SlackMessage:
     text: str
     is_addressed: bool
     is_said_once: bool
+
+    @property
+    def said_at(self) -> datetime:
+        """When it was written, which may be hours before Slack can tell us."""
+        return datetime.fromtimestamp(float(self.ts), UTC)
 
     @property
     def key(self) -> str:

@@ -97,6 +97,8 @@ async def _decides(connection: AsyncConnection, caller: Caller, message: NewMess
     if len(pending) != 1 or not may_decide(caller, pending[0]):
         return False
     (asked,) = pending
+    if message.said_at is not None and message.said_at < asked.created_at:
+        return False
     await runs.lock(connection, caller.tenant_id, asked.run_id)
     try:
         # Nothing of a decision that comes too late is to remain but the expiry, which is true in any case.

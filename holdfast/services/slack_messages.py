@@ -80,7 +80,13 @@ class SlackMessages:
     async def _accept(self, app: SlackApp, caller: Caller, message: SlackMessage) -> None:
         thread = message.thread
         metadata = {"slack": {"team": thread.team_id, "channel": thread.channel_id, "ts": message.ts}}
-        new = NewMessage(agent=app.agent_in(thread.channel_id), text=message.text, metadata=metadata, key=message.key)
+        new = NewMessage(
+            agent=app.agent_in(thread.channel_id),
+            text=message.text,
+            metadata=metadata,
+            key=message.key,
+            said_at=message.said_at,
+        )
         try:
             await self._messages.accept(caller, new, thread)
         except IdempotencyMismatch:

@@ -143,7 +143,8 @@ async def test_what_slack_has_not_signed_is_refused(stage: Stage, place: Place, 
     for path in ("/slack/events", "/slack/interactions"):
         assert (await place.raw(path, body, **headers)).status_code == 401
     assert (await place.raw("/slack/events", body)).json() == {"challenge": "c"}
-    assert (await place.raw("/slack/events", b"[1]", **{"content-type": "application/json"})).status_code == 422
+    for odd in (b"[1]", b"[" * 100_000):
+        assert (await place.raw("/slack/events", odd, **{"content-type": "application/json"})).status_code == 422
     payload = place.message(mention("hello"), ada, kind="app_mention")
     assert (await place.event({**payload, "team_id": "T2", "authorizations": []})).status_code == 200
     assert await runs(stage, place) == []
@@ -226,6 +227,22 @@ async def test_a_button_decides_for_whoever_may_and_for_nobody_else(stage: Stage
     refused = "SELECT outcome FROM audit WHERE kind = 'refusal' AND via = 'slack' AND subject_id = $1 ORDER BY audit_id"
     recorded = [row[0] for row in await stage.rows(refused, value.split()[0])]
     assert recorded == ["forbidden"] * 3 + ["digest_mismatch"]
+
+
+async def test_a_yes_decides_nothing_that_was_asked_after_it_was_said(stage: Stage, place: Place) -> None:
+    """Slack sends again, for hours, what it could not tell at once."""
+    ada, dora = await person(stage, "ada", "client"), await person(stage, "dora", "client", "approver", "billing")
+    root, card = await ask(place, stage, ada, marker="said yes", amount=7)
+    before, after = f"{int(time.time()) - 60}.000001", f"{int(time.time()) + 60}.000001"
+    assert (await place.event(place.message("yes", dora, ts=before, thread_ts=root))).status_code == 200
+    status = "SELECT status FROM confirmations WHERE confirmation_id = $1"
+    asked = card.buttons["holdfast_approve"].split()[0]
+    assert [row["status"] for row in await stage.rows(status, asked)] == ["pending"]
+
+    assert (await place.event(place.message("yes", dora, ts=after, thread_ts=root))).status_code == 200
+    await until_is(stage, status, "approved", asked)
+    assert "Approved by `dora` (via `chat`)" in (await changed(place, card)).text
+    await place.posted(root, 3)
 
 
 async def test_a_call_is_rejected_with_a_reason_and_only_once(stage: Stage, place: Place) -> None:
