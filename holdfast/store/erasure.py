@@ -94,6 +94,13 @@ UPDATE confirmations
 SET arguments = '{{}}', arguments_digest = '', reason = NULL, edited_arguments = NULL, edited_digest = NULL
 WHERE {_OF_ERASING}
 """,
+    # The digest of a card could be tried out. A reminder of a confirmation has `:reminder` behind its id.
+    f"""
+UPDATE slack_posts SET shown = NULL
+WHERE tenant_id = :tenant_id AND shown IS NOT NULL AND split_part(subject_id, ':', 1) IN (
+  SELECT run_id FROM erasing UNION ALL SELECT confirmation_id FROM confirmations WHERE {_OF_ERASING}
+)
+""",
 )
 
 # Of an accepted message of somebody else the text stays, and so must what is committed of it.

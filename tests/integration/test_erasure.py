@@ -26,6 +26,12 @@ from tests.harness.stage import PEPPER, Stage, serving_api
 _WORDS = ("question", "thought", "argument", "edited", "reason", "answer", "key", "metadata")
 
 
+SLACK_POST = """
+INSERT INTO slack_posts (tenant_id, subject_id, post_key, ts, shown, claimed_by, claimed_until)
+VALUES ($1, $2, gen_random_uuid(), '1.0', $3, 'dlv_1', '-infinity')
+"""
+
+
 def canaries(of: str) -> dict[str, str]:
     return {word: f"canary-{word}-{of}" for word in _WORDS}
 
@@ -208,11 +214,14 @@ async def test_what_is_old_is_erased(ada: Caller, stage: Stage, provider: Script
     old, young = canaries("old"), canaries("young")
     run = await talk(ada, provider, old)
     await stage.rows("UPDATE runs SET completed_at = now() - interval '91 days' WHERE run_id = $1", run["id"])
+    confirmation_id = run["tool_calls"][0]["confirmation_id"]
+    for subject in (run["id"], confirmation_id, f"{confirmation_id}:reminder"):
+        await stage.rows(SLACK_POST, ada.tenant_id, subject, "canary-digest")
     await talk(ada, provider, young)
 
     done = await erased(stage, Scope(ada.tenant_id, older_than=timedelta(days=90)))
     assert (done.runs, done.messages, done.names, done.left) == (1, 2, 0, 0)
-    assert await left_of(stage, *old.values()) == {}
+    assert await left_of(stage, *old.values(), "canary-digest") == {}
     assert set(await left_of(stage, *young.values())) == set(young.values())
     approved = (await ada.get("/v1/audit", run_id=run["id"], outcome="approved"))["data"]
     assert [one["person"] for one in approved] == ["ada"], "who decided stays on record"
