@@ -41,8 +41,9 @@ SELECT attempts, {event_log.WAKING} FROM dispatched
 """)
 
 # An approval is used once: the row must be approved, unused, bound to the digest that was just recomputed, and decided
-# in time by somebody who may still decide, with whichever key or account of theirs. (The roles of a token are not known
-# here: they counted when it was decided.) A call that was dispatched before needs a person's word to run it again.
+# in time by somebody who may still decide, with whichever key or account of theirs that is not taken from them. (The
+# roles of a token are not known here: they counted when it was decided.) A call that was dispatched before needs a
+# person's word to run it again.
 _USE_APPROVAL = text("""
 UPDATE confirmations c SET used_at = clock_timestamp()
 WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND used_at IS NULL AND decided_at <= deadline
@@ -51,10 +52,12 @@ WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND used_at IS NUL
   AND coalesce(edited_digest, arguments_digest) = :arguments_digest
   AND NOT (four_eyes AND decided_by IN (requested_by, sent_by))
   AND (approvers = '{}' OR decided_by LIKE 'oidc:%' OR EXISTS (
-    SELECT FROM api_keys k WHERE k.tenant_id = c.tenant_id AND k.person = c.decided_by AND k.roles && c.approvers
+    SELECT FROM api_keys k
+    WHERE k.tenant_id = c.tenant_id AND k.person = c.decided_by AND k.revoked_at IS NULL AND k.roles && c.approvers
   ) OR EXISTS (
     SELECT FROM identities i
-    LEFT JOIN api_keys k ON k.tenant_id = i.tenant_id AND i.kind = 'key' AND k.key_id = i.subject
+    LEFT JOIN api_keys k
+      ON k.tenant_id = i.tenant_id AND i.kind = 'key' AND k.key_id = i.subject AND k.revoked_at IS NULL
     WHERE i.tenant_id = c.tenant_id AND i.principal = c.decided_by
       AND (i.kind = 'oidc' OR i.roles && c.approvers OR k.roles && c.approvers)
   ))

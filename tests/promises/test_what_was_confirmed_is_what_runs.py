@@ -23,12 +23,15 @@ async def tamper(stage: Stage, statement: str, *values: object) -> None:
         await connection.close()
 
 
-async def waiting(caller: Caller, provider: ScriptedProvider) -> tuple[Json, Json]:
+async def waiting(caller: Caller, provider: ScriptedProvider, **options: str) -> tuple[Json, Json]:
     """A run that waits for a person to confirm a payment of 1."""
     provider.script(ToolCalls([("pay", {"marker": caller.tenant_id, "amount": 1})]))
-    run = await caller.ask("pay")
+    run = await caller.ask("pay", **options)
     return run, await caller.only_pending(run)
 
+
+#: Where somebody of a role must decide.
+KEY = "the key of who decided"
 
 TAMPERED = {
     "the arguments of the call": (
@@ -42,6 +45,11 @@ TAMPERED = {
         "0" * 64,
     ),
     "the deadline": ("UPDATE confirmations SET deadline = created_at WHERE tool_call_id = $1 AND $2 = ''", ""),
+    KEY: (
+        "UPDATE api_keys k SET revoked_at = now() FROM confirmations c"
+        " WHERE c.tool_call_id = $1 AND k.tenant_id = c.tenant_id AND k.person = c.decided_by AND $2 = ''",
+        "",
+    ),
     "the use": ("UPDATE confirmations SET used_at = now() WHERE tool_call_id = $1 AND $2 = ''", ""),
 }
 
@@ -52,10 +60,12 @@ async def test_what_changed_after_it_was_approved_does_not_run(
     """The decisions are stored while no worker is up; something of each is changed; then the worker comes back."""
     await killable.worker.start()
     callers = {what: await killable.stage.caller(new_tenant()) for what in (*TAMPERED, "nothing")}
-    waits = {what: await waiting(caller, provider) for what, caller in callers.items()}
+    agents = {what: "guarded" if what == KEY else "support" for what in callers}
+    waits = {what: await waiting(caller, provider, agent=agents[what]) for what, caller in callers.items()}
+    deciders = {**callers, KEY: await killable.stage.caller(callers[KEY].tenant_id, "bob", ["billing"])}
     killable.worker.kill()
     for what, (_, confirmation) in waits.items():
-        assert (await callers[what].decide(confirmation)).status_code == 200
+        assert (await deciders[what].decide(confirmation)).status_code == 200
     for what, (statement, value) in TAMPERED.items():
         await tamper(killable.stage, statement, waits[what][1]["tool_call_id"], value)
 
