@@ -92,7 +92,7 @@ class DeliveryActivities:
                 return begun
             # While everything of the tenant is stopped, nothing leaves; it is told after, however long that takes.
             wait = _WHILE_STOPPED * random.uniform(0.5, 1.5)
-            await deliveries.postpone(connection, own, wait, "a kill switch is thrown")
+            await deliveries.hold(connection, own, wait, "a kill switch is thrown")
         raise _again(wait)
 
     async def _tell(self, begun: Begun) -> None:

@@ -19,10 +19,14 @@ from holdfast.domain.steps import DeliveryRef
 
 _OWN = "tenant_id = :tenant_id AND delivery_id = :delivery_id AND workflow_id = :workflow_id AND status = 'pending'"
 
-# A delivery without its event has nothing to tell any more.
+# A delivery without its event has nothing to tell any more. Its day begins with its first attempt: it may have waited
+# long for a worker, and is not to be given up after one.
 _BEGIN = text(f"""
 WITH begun AS (
-  UPDATE deliveries SET attempts = attempts + 1, next_attempt_at = NULL WHERE {_OWN}
+  UPDATE deliveries
+  SET attempts = attempts + 1, next_attempt_at = NULL,
+      pending_since = CASE attempts WHEN 0 THEN clock_timestamp() ELSE pending_since END
+  WHERE {_OWN}
   RETURNING tenant_id, delivery_id, kind, target_id, run_id, seq, type, attempts, pending_since
 )
 SELECT begun.*, r.conversation_id, r.agent, CAST(e.data AS text) AS data, e.created_at AS happened_at
@@ -34,6 +38,12 @@ LEFT JOIN events e ON e.tenant_id = begun.tenant_id AND e.run_id = begun.run_id 
 _POSTPONE = text(f"""
 UPDATE deliveries
 SET next_attempt_at = clock_timestamp() + CAST(:wait AS interval), last_error = coalesce(:error, last_error)
+WHERE {_OWN}
+""")
+
+_HOLD = text(f"""
+UPDATE deliveries
+SET next_attempt_at = clock_timestamp() + CAST(:wait AS interval), last_error = :why, pending_since = clock_timestamp()
 WHERE {_OWN}
 """)
 
@@ -78,7 +88,8 @@ _REMOVE_OF = text("DELETE FROM deliveries WHERE tenant_id = :tenant_id AND targe
 
 @dataclass(frozen=True)
 class Begun:
-    """An attempt that has begun: number `attempts` since `pending_since`. `delivery` None: its event is gone."""
+    """An attempt that has begun: number `attempts`, of a time that counts from `pending_since` on. `delivery` None: its
+    event is gone."""
 
     attempts: int
     pending_since: datetime
@@ -94,6 +105,11 @@ async def begin(connection: AsyncConnection, own: DeliveryRef) -> Begun | None:
 async def postpone(connection: AsyncConnection, own: DeliveryRef, wait: timedelta, error: str | None = None) -> None:
     """Say when it is tried again, and why the last attempt failed; None: that stays as it is."""
     await connection.execute(_POSTPONE, {**vars(own), "wait": wait, "error": error})
+
+
+async def hold(connection: AsyncConnection, own: DeliveryRef, wait: timedelta, why: str) -> None:
+    """Hold a delivery back for a while, which does not count: it has all its time afterwards."""
+    await connection.execute(_HOLD, {**vars(own), "wait": wait, "why": why})
 
 
 async def settle(

@@ -494,7 +494,7 @@ deliveries = Table(
         DateTime(timezone=True),
         nullable=False,
         server_default=func.clock_timestamp(),
-        comment="when it was created or last replayed",
+        comment="from when its time counts: created, first tried, held back or replayed",
     ),
     Column("settled_at", DateTime(timezone=True)),
     PrimaryKeyConstraint("tenant_id", "delivery_id"),

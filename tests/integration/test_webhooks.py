@@ -220,8 +220,8 @@ async def test_a_receiver_that_hangs_holds_up_nobody_else_and_one_that_is_delete
         await until(lambda: nothing_is_left(stage, ada))
 
 
-async def test_a_stopped_tenants_deliveries_wait(ada: Caller, stage: Stage) -> None:
-    async with serving(TAKEN) as receiver:
+async def test_a_stopped_tenants_deliveries_wait_and_have_all_their_time_after(ada: Caller, stage: Stage) -> None:
+    async with serving(http(500), TAKEN) as receiver:
         webhook = await new_webhook(ada, receiver.url, "run.merged")
         await ada.http.put("/v1/switches/tenant", json={"reason": "a test"})
         await stage.rows(
@@ -239,11 +239,18 @@ async def test_a_stopped_tenants_deliveries_wait(ada: Caller, stage: Stage) -> N
         assert receiver.requests == []
         (waiting,) = await told(ada, webhook, "pending", 1)
         assert waiting["attempts"] == 0
+        of_webhook = "FROM deliveries WHERE target_id = $1"
+        (held,) = await stage.rows(f"SELECT pending_since > created_at AS is_later {of_webhook}", webhook["id"])
+        assert held["is_later"]
+        # And if nobody was there to try for days.
+        since = "UPDATE deliveries SET pending_since = now() - interval '9 days' WHERE target_id = $1"
+        await stage.rows(since, webhook["id"])
         await ada.http.delete("/v1/switches/tenant")
         # Sooner than by itself.
-        await ada.http.post(f"/v1/webhooks/{webhook['id']}/deliveries/{waiting['id']}/replay")
-        await told(ada, webhook, "delivered", 1)
-        assert len(receiver.requests) == 1
+        await stage.temporal.get_workflow_handle(f"{ada.tenant_id}:webhook:{waiting['id']}").terminate("a test")
+        await stage.rows("UPDATE outbox SET due_at = now() WHERE tenant_id = $1", ada.tenant_id)
+        (delivered,) = await told(ada, webhook, "delivered", 1)
+        assert (delivered["attempts"], len(receiver.requests)) == (2, 2)
 
 
 async def test_what_is_no_address_for_webhooks_is_refused(ada: Caller) -> None:

@@ -96,7 +96,7 @@ def _create_deliveries() -> None:
         sa.Column("last_error", sa.Text(), comment="a few words, none of them the receiver's"),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True)),
         _now("created_at"),
-        _now("pending_since", comment="when it was created or last replayed"),
+        _now("pending_since", comment="from when its time counts: created, first tried, held back or replayed"),
         sa.Column("settled_at", sa.DateTime(timezone=True)),
         sa.PrimaryKeyConstraint("tenant_id", "delivery_id", name=op.f("pk_deliveries")),
         sa.CheckConstraint("status IN ('pending', 'delivered', 'failed')", name=op.f("ck_deliveries_status_known")),
