@@ -142,6 +142,6 @@ def retry_after(header: str, now: datetime) -> timedelta | None:
         return timedelta(seconds=int(header))
     try:
         asked = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(asked.replace(tzinfo=asked.tzinfo or UTC) - now, timedelta(0))

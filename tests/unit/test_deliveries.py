@@ -75,6 +75,8 @@ def test_a_receiver_that_asks_for_time_gets_it_but_no_more_than_is_left() -> Non
         ("Sat, 21 Nov 2026 11:00:00 GMT", timedelta(0)),
         ("soon", None),
         ("-1", None),
+        ("Sat, 21 Nov 2026 12:01:00 +99999999999999", None),
+        ("1 Jan 99999999999999999999 1:1:1 GMT", None),
         ("", None),
     ],
 )
