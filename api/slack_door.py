@@ -107,7 +107,7 @@ class SlackDoor:
         try:
             context = {_SIGNED_BY: {app.workspace.team_id: app for app in signed_by}}
             request = AsyncBoltRequest(body=body.decode(), headers=dict(headers), context=context)
-        except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        except (ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
             raise InvalidInput("body", "The body can't be read.") from error
         try:
             async with asyncio.timeout(_ANSWERED_WITHIN_S):
@@ -168,7 +168,7 @@ async def _pass_on(error: Exception) -> None:
 
 
 def _app(context: AsyncBoltContext) -> SlackApp | None:
-    app: SlackApp | None = context[_SIGNED_BY].get(context.team_id)
+    app: SlackApp | None = context[_SIGNED_BY].get(str(context.team_id))
     if app is None:
         log.warning("Slack tells of the workspace %r, which is not set up (HOLDFAST_SLACK_TEAM)", context.team_id)
     return app

@@ -34,7 +34,7 @@ class SlackNotices:
 
     async def close(self) -> None:
         """Let what is on its way arrive."""
-        await asyncio.gather(*self._sending)
+        await asyncio.gather(*self._sending, return_exceptions=True)
 
     def _begin(self, sending: Coroutine[Any, Any, None]) -> None:
         if len(self._sending) >= _MOST:

@@ -143,7 +143,7 @@ async def test_what_slack_has_not_signed_is_refused(stage: Stage, place: Place, 
     for path in ("/slack/events", "/slack/interactions"):
         assert (await place.raw(path, body, **headers)).status_code == 401
     assert (await place.raw("/slack/events", body)).json() == {"challenge": "c"}
-    for odd in (b"[1]", b"[" * 100_000):
+    for odd in (b"[1]", b"[" * 100_000, b'{"authorizations": {"a": 1}}', b'{"authorizations": [1]}'):
         assert (await place.raw("/slack/events", odd, **{"content-type": "application/json"})).status_code == 422
     payload = place.message(mention("hello"), ada, kind="app_mention")
     assert (await place.event({**payload, "team_id": "T2", "authorizations": []})).status_code == 200
