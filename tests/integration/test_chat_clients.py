@@ -133,6 +133,20 @@ async def test_a_chat_is_resumed_and_never_rewritten(ada: Caller) -> None:
     assert len((await ada.get("/v1/runs"))["data"]) == 1
 
 
+async def test_a_reason_that_can_not_be_kept_decides_nothing(ada: Caller, provider: ScriptedProvider) -> None:
+    provider.script(ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 1})]))
+    asked = told(await ada.http.post("/api/chat", json=chat("a-chat", "pay")))
+    (key,) = (one["approvalId"] for one in asked if one["type"] == "tool-approval-request")
+    # As JavaScript cuts a text in the middle of an emoji.
+    approval = {"id": key, "approved": False, "reason": "no \ud83d"}
+    parts = [{"type": "dynamic-tool", "state": "approval-responded", "approval": approval}]
+    body = {"id": "a-chat", "messages": [{"id": asked[0]["messageId"], "role": "assistant", "parts": parts}]}
+    answer = await ada.http.post("/api/chat", content=json.dumps(body), headers={"content-type": "application/json"})
+
+    assert answer.status_code == 422
+    assert len((await ada.get("/v1/confirmations", status="pending"))["data"]) == 1
+
+
 async def test_a_yes_in_the_chat_goes_on_with_the_run_that_it_decides(ada: Caller, provider: ScriptedProvider) -> None:
     provider.script(ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 1})]), Text("Done."))
     asked = told(await ada.http.post("/api/chat", json=chat("a-chat", "pay")))
