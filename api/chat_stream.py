@@ -15,6 +15,7 @@ from api.projections.story import Question, Story
 from api.wiring import Services
 from holdfast.domain.errors import Gone, NotFound, Unavailable
 from holdfast.domain.events import TERMINAL, LoggedEvent, RunMerged
+from holdfast.domain.exchanges import Place
 from holdfast.domain.permissions import Caller
 from holdfast.domain.runs import OPEN
 from holdfast.services.runs import RunDetail
@@ -106,7 +107,7 @@ async def _questions(found: Services, caller: Caller, run_id: str, after: int, s
 
 
 async def _read_on_in(found: Services, caller: Caller, last: What | None) -> str | None:
-    """The run that a message has joined, if the caller sees it."""
+    """The run that a message has joined, if the caller sees it; if not, it is waited for."""
     if not isinstance(last, LoggedEvent) or last.type != RunMerged.TYPE:
         return None
     run_id = str(json.loads(last.data)["merged_into"])
@@ -114,6 +115,10 @@ async def _read_on_in(found: Services, caller: Caller, last: What | None) -> str
         await found.runs.wait(caller, run_id, 0)
     except NotFound:
         # It is somebody else's, who is the one to read it; how it answers this message is told in the end.
+        joined = str(json.loads(last.data)["run_id"])
+        async with found.events.answering(caller, Place(joined)) as told:
+            async for _ in told:
+                pass
         return None
     return run_id
 

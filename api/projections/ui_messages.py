@@ -43,6 +43,8 @@ class UiMessage:
         self._is_in_step = False
         # What the client has parts of: it takes the outcome of nothing else.
         self._shown = set(answered)
+        # Calls whose arguments are too long to be told with the proposal.
+        self._long: set[str] = set()
 
     def on(self, event: LoggedEvent) -> list[Chunk]:
         """What the client is told of an event."""
@@ -78,6 +80,8 @@ class UiMessage:
             case CallProposed():
                 yield from self._begin_step(told.step)
                 yield self._call(told.tool_call_id, told.tool, told.arguments or {})
+                if told.arguments is None:
+                    self._long.add(told.tool_call_id)
             case Settled():
                 yield from self._say_outcome(told)
             case Ended():
@@ -106,6 +110,8 @@ class UiMessage:
         if key is None:
             key = asked.confirmation_id
             yield from self._begin_step(self._step or key)
+        if asked.tool_call_id is None or key in self._long:
+            # Nobody is asked about arguments that they don't see.
             yield self._call(key, asked.tool, asked.arguments)
         yield {
             "type": "tool-approval-request",

@@ -112,17 +112,19 @@ class _Talk:
         except Refused as refused:
             if refused.status != _GONE:
                 raise
-            self._show_outcome(run_id)
-            merged_into = None
+            merged_into = self._show_outcome(run_id)
         self._run_id = None
         if merged_into is not None:
             self._follow(merged_into)
 
-    def _show_outcome(self, run_id: str) -> None:
-        """Show what came of a run that ended so long ago that its events are not kept."""
+    def _show_outcome(self, run_id: str) -> str | None:
+        """Show what came of a run that ended so long ago that its events are not kept; answers as `attend` does."""
         run = self._api.get(f"/v1/runs/{run_id}")
-        self._screen.show(Told(0, "message.completed", {"text": run["reply"] or ""}))
-        self._screen.show(Told(0, f"run.{run['status']}", run))
+        merged_into: str | None = run["merged_into"]
+        if merged_into is None:
+            self._screen.show(Told(0, "message.completed", {"text": run["reply"] or ""}))
+            self._screen.show(Told(0, f"run.{run['status']}", run))
+        return merged_into
 
 
 class _Attendance:

@@ -54,14 +54,17 @@ class Api:
         import httpx
 
         headers = {"idempotency-key": str(uuid4())}
+        was_sent = False
         for again_s in _AGAIN_S:
             try:
                 return self._answer("POST", path, json=body, headers=headers)
             except httpx.ConnectError:
-                # Nothing was sent, or it was before: either way this ends, and says so.
-                break
+                # What was sent to an API that restarts now may be accepted: whoever typed it again would say it twice.
+                if not was_sent:
+                    break
             except httpx.TransportError:
-                time.sleep(again_s)
+                was_sent = True
+            time.sleep(again_s)
         return self.post(path, body, headers)
 
     def put(self, path: str, body: dict[str, Any]) -> Any:

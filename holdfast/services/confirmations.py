@@ -230,6 +230,8 @@ def _verdict(caller: Caller, confirmation: Confirmation, decided: Decided) -> co
         raise InvalidInput("decision", "A budget is raised as it is asked, or not: approve or reject.")
     if decided.decision is Decision.RESPOND and not (decided.reason or "").strip():
         raise InvalidInput("reason", "A respond needs an answer for the model, in `reason`.")
+    if not is_storable(decided.reason):
+        raise InvalidInput("reason", "It holds a NUL or half a surrogate pair.")
     if decided.decision is not Decision.EDIT:
         if decided.arguments is not None:
             raise InvalidInput("arguments", "Only an edit takes arguments.")

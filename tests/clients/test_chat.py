@@ -52,7 +52,9 @@ async def test_a_text_that_is_void_is_taken_back(ada: Caller, provider: Scripted
 
 @pytest.mark.parametrize("answer", ["approve", "reject"])
 async def test_an_approval(ada: Caller, provider: ScriptedProvider, answer: str) -> None:
-    provider.script(ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 1})], text="Let me see."), Text("Done."))
+    # One with more arguments than an event shows of a call.
+    marker = ada.tenant_id + ("x" * 5000 if answer == "approve" else "")
+    provider.script(ToolCalls([("pay", {"marker": marker, "amount": 1})], text="Let me see."), Text("Done."))
     said = await node.run(SCRIPT, ada, SCENARIO="approval", ANSWER=answer)
     confirmation = (await ada.get("/v1/confirmations"))["data"][0]
     (asked,) = said["asked"]
@@ -66,7 +68,7 @@ async def test_an_approval(ada: Caller, provider: ScriptedProvider, answer: str)
         assert (call["state"], call["output"]) == ("output-available", {"paid": 1})
     else:
         assert call["state"] == "output-denied"
-    assert len(effects("pay", ada.tenant_id)) == (answer == "approve")
+    assert len(effects("pay", marker)) == (answer == "approve")
     assert len((await ada.get("/v1/runs"))["data"]) == 1
 
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from holdfast.testing.provider import ScriptedProvider
-from holdfast.testing.replies import Text, ToolCalls
+from holdfast.testing.replies import Slow, Text, ToolCalls
 from tests.agents.tools import effects
 from tests.harness.caller import Caller, Json
 from tests.harness.conditions import until
@@ -133,6 +134,20 @@ async def test_a_chat_is_resumed_and_never_rewritten(ada: Caller) -> None:
     assert len((await ada.get("/v1/runs"))["data"]) == 1
 
 
+async def test_a_reason_that_can_not_be_kept_decides_nothing(ada: Caller, provider: ScriptedProvider) -> None:
+    provider.script(ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 1})]))
+    asked = told(await ada.http.post("/api/chat", json=chat("a-chat", "pay")))
+    (key,) = (one["approvalId"] for one in asked if one["type"] == "tool-approval-request")
+    # As JavaScript cuts a text in the middle of an emoji.
+    approval = {"id": key, "approved": False, "reason": "no \ud83d"}
+    parts = [{"type": "dynamic-tool", "state": "approval-responded", "approval": approval}]
+    body = {"id": "a-chat", "messages": [{"id": asked[0]["messageId"], "role": "assistant", "parts": parts}]}
+    answer = await ada.http.post("/api/chat", content=json.dumps(body), headers={"content-type": "application/json"})
+
+    assert answer.status_code == 422
+    assert len((await ada.get("/v1/confirmations", status="pending"))["data"]) == 1
+
+
 async def test_a_yes_in_the_chat_goes_on_with_the_run_that_it_decides(ada: Caller, provider: ScriptedProvider) -> None:
     provider.script(ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 1})]), Text("Done."))
     asked = told(await ada.http.post("/api/chat", json=chat("a-chat", "pay")))
@@ -143,6 +158,32 @@ async def test_a_yes_in_the_chat_goes_on_with_the_run_that_it_decides(ada: Calle
     assert went_on[0]["messageId"] == asked[0]["messageId"]
     assert [one["delta"] for one in went_on if one["type"] == "text-delta"] == ["Done."]
     assert len(effects("pay", ada.tenant_id)) == 1
+
+
+async def test_a_message_that_joins_somebody_elses_run_is_told_its_reply_in_the_end(
+    ada: Caller, stage: Stage, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    carl = await stage.caller(ada.tenant_id, person="carl", only=["client"])
+    conversation = (await carl.ask("hello", agent="steered"))["conversation_id"]
+    release = tmp_path / "release"
+    slowly = ToolCalls([("send_slowly", {"marker": str(release)})])
+    provider.script(slowly, Slow(Text("To both of you."), 60))
+    await ada.start("look", agent="steered", conversation_id=conversation)
+    await until(lambda: len(effects("send_slowly", str(release))) == 1)
+    reading = asyncio.create_task(carl.http.post("/agui/steered", json=run(conversation, "r", "and me")))
+
+    async def is_accepted() -> bool:
+        return len((await carl.get("/v1/runs"))["data"]) == 2
+
+    await until(is_accepted)
+    release.touch()
+    await until(lambda: provider.in_flight == 1)
+    provider.release()
+    events = told(await reading)
+
+    assert [one["delta"] for one in events if one["type"] == "TEXT_MESSAGE_CONTENT"] == ["To both of you."]
+    assert events[-1]["outcome"] == {"type": "success"}
+    assert "send_slowly" not in json.dumps(events)
 
 
 async def test_a_reply_whose_log_is_gone_is_told_all_the_same(ada: Caller, stage: Stage) -> None:

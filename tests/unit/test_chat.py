@@ -4,8 +4,10 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
+from holdfast.cli import connection
 from holdfast.cli.asking import Answer, Later, Unclear, question, time_left, understood
 from holdfast.cli.following import Told
 from holdfast.cli.output import harmless, one_line
@@ -95,3 +97,30 @@ def test_a_pipe_is_given_the_reply_alone(capsys: pytest.CaptureFixture[str]) -> 
         plain.show(Told(seq, kind, json.loads(json.dumps(data))))
 
     assert capsys.readouterr().out == "**Found.**\x1b\n", "as it is: what a program does with it, it knows"
+
+
+def test_a_message_whose_answer_is_lost_in_a_restart_is_the_same_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[str] = []
+    fates: list[Exception | httpx.Response] = [
+        httpx.ReadError("reset"),
+        httpx.ConnectError("refused"),
+        httpx.ConnectError("refused"),
+        httpx.Response(202, json={"run_id": "run_1"}),
+    ]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["idempotency-key"])
+        fate = fates.pop(0)
+        if isinstance(fate, Exception):
+            raise fate
+        return fate
+
+    for name, value in (("HOLDFAST_URL", "http://api"), ("HOLDFAST_API_KEY", "hf_key")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(connection, "_AGAIN_S", (0, 0, 0))
+    api = connection.Api()
+    monkeypatch.setattr(api, "_client", httpx.Client(base_url="http://api", transport=httpx.MockTransport(answer)))
+
+    assert api.post_once("/v1/messages", {}) == {"run_id": "run_1"}
+    assert len(keys) == 4
+    assert len(set(keys)) == 1

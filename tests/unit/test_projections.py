@@ -150,7 +150,8 @@ class SdkScreen:
         self.parts[-1]["text"] += chunk["delta"]
 
     def tool_input_available(self, chunk: Chunk) -> None:
-        self.parts.append({"type": "tool", "id": chunk["toolCallId"], "state": "input"})
+        self.parts = [one for one in self.parts if one.get("id") != chunk["toolCallId"]]
+        self.parts.append({"type": "tool", "id": chunk["toolCallId"], "state": "input", "input": chunk["input"]})
 
     def settle(self, chunk: Chunk) -> None:
         (part,) = [one for one in self.parts if one.get("id") == chunk["toolCallId"]]
@@ -311,6 +312,17 @@ def test_an_interrupt_says_what_an_answer_needs() -> None:
     assert interrupt["id"] == f"conf_1.{'0' * 64}"
     assert (interrupt["toolCallId"], interrupt["expiresAt"]) == ("call_1", "2026-11-21T14:00:00+00:00")
     assert set(interrupt["responseSchema"]["properties"]) == {"approved", "reason", "editedArgs"}
+
+
+def test_nobody_is_asked_about_arguments_that_they_do_not_see() -> None:
+    kind, data = proposed()
+    message, screen = UiMessage(), SdkScreen()
+    for event in log((kind, {**data, "arguments": None}), requested()):
+        screen.show(message.on(event))
+    screen.show(message.interrupt(message.story.questions()))
+
+    (part,) = [one for one in screen.parts if one["type"] == "tool"]
+    assert (part["state"], part["input"]) == ("tool-approval-request", {"amount": 1})
 
 
 def test_a_question_about_no_call_is_a_call_of_its_own_to_the_sdk() -> None:
