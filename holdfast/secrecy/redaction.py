@@ -27,6 +27,9 @@ _SECRET_WORD = re.compile(
 #: Ends of the names of what tells where a secret is, or what it is called, and is none itself.
 _PLACES = ("_file", "_path", "_dir", "_sock", "_url", "_id")
 
+#: Folders, as every shell names them: `pwd` is a password in other names only.
+_FOLDERS = ("pwd", "oldpwd")
+
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 # The password of an address: postgresql://user:password@host. Only of a database may it hold a slash.
@@ -119,7 +122,7 @@ def learn_named(values: Iterable[tuple[str, str]]) -> None:
 
 def is_secret_name(name: str) -> bool:
     """Whether what has such a name is a secret: `OPENAI_API_KEY`, `x-auth-token`."""
-    if name.lower().endswith(_PLACES):
+    if name.lower().endswith(_PLACES) or name.lower() in _FOLDERS:
         return False
     return any(_SECRET_WORD.fullmatch(word) for word in _WORD.findall(name))
 

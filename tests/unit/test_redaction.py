@@ -78,6 +78,9 @@ def test_what_does_not_stays(text: str) -> None:
         ("SSH_AUTH_SOCK", False),
         ("MONKEY", False),
         ("PATH", False),
+        ("PWD", False),
+        ("OLDPWD", False),
+        ("DB_PWD", True),
         ("max_tokens", False),
     ],
 )
