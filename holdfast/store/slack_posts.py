@@ -16,16 +16,16 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 _CLAIM = text("""
-INSERT INTO slack_posts (tenant_id, subject_id, post_key, claimed_by, claimed_until)
-VALUES (:tenant_id, :subject_id, gen_random_uuid(), :claimed_by, clock_timestamp() + CAST(:claimed_for AS interval))
+INSERT INTO slack_posts (tenant_id, subject_id, post_key, delivery_id, claimed_until)
+VALUES (:tenant_id, :subject_id, gen_random_uuid(), :delivery_id, clock_timestamp() + CAST(:claimed_for AS interval))
 ON CONFLICT (tenant_id, subject_id) DO UPDATE
-SET claimed_by = excluded.claimed_by, claimed_until = excluded.claimed_until
-WHERE slack_posts.claimed_by = excluded.claimed_by OR slack_posts.claimed_until < clock_timestamp()
+SET delivery_id = excluded.delivery_id, claimed_until = excluded.claimed_until
+WHERE slack_posts.delivery_id = excluded.delivery_id OR slack_posts.claimed_until < clock_timestamp()
 RETURNING CAST(post_key AS text), created_at, attempted_at, ts, shown,
           extract(epoch FROM clock_timestamp() - attempted_at) AS attempted_s_ago
 """)
 
-_OWN = "tenant_id = :tenant_id AND subject_id = :subject_id AND claimed_by = :claimed_by"
+_OWN = "tenant_id = :tenant_id AND subject_id = :subject_id AND delivery_id = :delivery_id"
 
 _ATTEMPT = text(f"UPDATE slack_posts SET attempted_at = clock_timestamp() WHERE {_OWN} RETURNING subject_id")
 _REFUSED = text(f"UPDATE slack_posts SET attempted_at = NULL WHERE {_OWN}")
@@ -39,7 +39,7 @@ class Claim:
 
     tenant_id: str
     subject_id: str
-    claimed_by: str
+    delivery_id: str
 
 
 @dataclass(frozen=True)

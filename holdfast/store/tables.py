@@ -577,7 +577,7 @@ slack_posts = Table(
     Column("attempted_at", DateTime(timezone=True), comment="null: it was surely not posted"),
     Column("ts", Text, comment="the message's, once it is known"),
     Column("shown", Text, comment="SHA-256 of what the message says"),
-    Column("claimed_by", Text, nullable=False, comment="the delivery that is working on it"),
+    Column("delivery_id", Text, nullable=False, comment="the delivery that is working on it"),
     Column("claimed_until", DateTime(timezone=True), nullable=False),
     _created_at(),
     PrimaryKeyConstraint("tenant_id", "subject_id"),

@@ -27,7 +27,7 @@ _WORDS = ("question", "thought", "argument", "edited", "reason", "answer", "key"
 
 
 SLACK_POST = """
-INSERT INTO slack_posts (tenant_id, subject_id, post_key, ts, shown, claimed_by, claimed_until)
+INSERT INTO slack_posts (tenant_id, subject_id, post_key, ts, shown, delivery_id, claimed_until)
 VALUES ($1, $2, gen_random_uuid(), '1.0', $3, 'dlv_1', '-infinity')
 """
 

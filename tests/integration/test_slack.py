@@ -350,7 +350,7 @@ async def test_a_post_is_made_again_only_when_it_is_known_not_to_have_arrived(
         return SlackChannel(stage.database, {fake.TEAM: workspace}, client, on_its_way_s)
 
     async def forget(attempted: str) -> None:
-        await stage.rows(f"UPDATE slack_posts SET ts = NULL, attempted_at = {attempted}, claimed_by = ''")
+        await stage.rows(f"UPDATE slack_posts SET ts = NULL, attempted_at = {attempted}, delivery_id = ''")
 
     await channel(0).deliver(delivery)
     assert place.slack.messages == []

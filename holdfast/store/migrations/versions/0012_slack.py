@@ -48,7 +48,7 @@ def upgrade() -> None:
         sa.Column("attempted_at", sa.DateTime(timezone=True), comment="null: it was surely not posted"),
         sa.Column("ts", sa.Text(), comment="the message's, once it is known"),
         sa.Column("shown", sa.Text(), comment="SHA-256 of what the message says"),
-        _text("claimed_by", comment="the delivery that is working on it"),
+        _text("delivery_id", comment="the delivery that is working on it"),
         sa.Column("claimed_until", sa.DateTime(timezone=True), nullable=False),
         _now("created_at"),
         sa.PrimaryKeyConstraint("tenant_id", "subject_id", name=op.f("pk_slack_posts")),
