@@ -3,6 +3,9 @@
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 BIN := .venv/bin
 
+# Where it is set, each start of a process compiles everything anew, and the sandbox the workflow's modules for each run.
+unexport PYTHONDONTWRITEBYTECODE
+
 help:  ## Say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name says; do printf '%-15s %s\n' "$$name" "$$says"; done
 
