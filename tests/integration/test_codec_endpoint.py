@@ -26,6 +26,8 @@ async def payloads_of(caller: Caller, stage: Stage) -> list[Json]:
     """The payloads in the history of a run, as the UI reads them."""
     run = await caller.ask("hello")
     handle = stage.temporal.get_workflow_handle(f"{caller.tenant_id}:support:{run['message_id']}")
+    # The reply is there before the workflow's last event is.
+    await handle.result()
     found: list[Json] = []
     _collect(json.loads((await handle.fetch_history()).to_json()), found)
     return found

@@ -208,6 +208,8 @@ def _child(module: str, folder: Path, environment: dict[str, str]) -> Child:
 async def provoke(here: Processes, provider: ScriptedProvider, canaries: Canaries) -> None:
     """Errors of many kinds, of which each would like to say a secret."""
     ada, echoed = here.ada, f"Incorrect API key provided: {canaries.provider}; {canaries.second}; {canaries.own_key}"
+    # A worker's first call takes longer than others, perhaps longer than this agent's patience.
+    await ada.ended(await ada.start("hello"))
     provider.script(ToolCalls([("raise_them", {"marker": "m"}), ("return_them", {"marker": "m"})]))
     run = await ada.ended(await ada.start("use the tools"))
     assert [call["status"] for call in run["tool_calls"]] == ["failed", "succeeded"]

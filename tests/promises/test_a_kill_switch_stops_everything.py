@@ -65,6 +65,7 @@ async def test_killed_worker_restarted_api(
                 if confirmation["tool"] == "pay":
                     assert (await his.caller.decide(confirmation)).status_code == 200
             await until(lambda: no_workflow_is_open(stage, hers))
+            await until(lambda: len(effects("pay", his.marker)) == 3 and len(effects("send_slowly", his.marker)) == 2)
             assert [len(effects("pay", one.marker)) for one in (hers, his, carlas)] == [0, 3, 0]
             assert [len(effects("send_slowly", one.marker)) for one in (hers, his, carlas)] == [2, 2, 2]
             about_hers = [one for one in provider.requests[asked:] if hers.marker in str(one.body)]
