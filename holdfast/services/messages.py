@@ -144,11 +144,12 @@ class Messages:
         """
         if message.key is not None:
             return None
+        fingerprint = _fingerprint(message)
         async with self._database.tenant(caller.tenant_id) as connection:
             names = caller.names | {caller.person}
             since = earliest_run_id(datetime.now(UTC) - _SENT_AGAIN_WITHIN)
-            first = await messages.lately_accepted(connection, caller.tenant_id, names, _fingerprint(message), since)
-        return None if first is None else _repeat(caller, first, _fingerprint(message))
+            first = await messages.lately_accepted(connection, caller.tenant_id, names, fingerprint, since)
+        return None if first is None else _repeat(caller, first, fingerprint)
 
     async def accepted_before(self, caller: Caller, message: NewMessage) -> Accepted | None:
         """What came of a message that was accepted under this key before; None: nothing was.
