@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.audit import ERASABLE, NO_HASH, PSEUDONYM, Head, Link, commitment, erased_line, record_hash
-from holdfast.store import audit_chain, audit_contents, keys
+from holdfast.store import audit_chain, audit_contents, tenants
 from holdfast.store.engine import Database
 
 #: How many links are read at once.
@@ -96,7 +96,7 @@ async def _beside(connection: AsyncConnection, chain: _Chain) -> AsyncIterator[F
     """Rows that are in no chain; and a tenant without one."""
     async for audit_id in audit_chain.unchained(connection, chain.tenant_id):
         yield Finding(chain.tenant_id, "the row is in no chain: it was inserted past it", audit_id=audit_id)
-    if chain.seq == 0 and await keys.has_tenant(connection, chain.tenant_id):
+    if chain.seq == 0 and await tenants.is_known(connection, chain.tenant_id):
         yield Finding(chain.tenant_id, "it has no chain, and each tenant has one from its first key on: removed")
 
 

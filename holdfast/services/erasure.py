@@ -15,7 +15,7 @@ from holdfast.domain.audit import erased_line
 from holdfast.domain.errors import ConfigurationError, NotFound
 from holdfast.domain.ids import new_erasure_id
 from holdfast.secrecy.erased_keys import ErasedKeys
-from holdfast.store import audit, audit_chain, erasure, identities
+from holdfast.store import audit, audit_chain, erasure, identities, tenants
 from holdfast.store.engine import Database
 
 _NO_RIGHT = "42501"
@@ -86,7 +86,7 @@ async def erase(owner: Database, scope: Scope, keys: ErasedKeys, person: str) ->
 
 async def _erase(connection: AsyncConnection, scope: Scope, keys: ErasedKeys, person: str) -> Erased:
     tenant_id, erasure_id = scope.tenant_id, new_erasure_id()
-    if not await erasure.is_known(connection, tenant_id):
+    if not await tenants.is_known(connection, tenant_id):
         raise NotFound("tenant", tenant_id)
     known_as = None
     if scope.person is not None:

@@ -19,7 +19,7 @@ from holdfast.domain.permissions import Caller
 from holdfast.domain.storable import is_storable
 from holdfast.domain.switches import EVERYBODY, Scope, Switch
 from holdfast.services.runs import ask_to_cancel, cancel, end_stopped
-from holdfast.store import agents, audit, keys, switches
+from holdfast.store import agents, audit, switches, tenants
 from holdfast.store.engine import Database
 from holdfast.store.switches import LeftToStop
 from holdfast.temporal.client import MessageWorkflows
@@ -75,7 +75,7 @@ class Switches:
         if not reason.strip() or len(reason) > MAX_REASON_CHARACTERS or not is_storable(reason):
             raise InvalidInput("reason", f"Give a reason, of at most {MAX_REASON_CHARACTERS} plain characters.")
         async with self._database.tenant(scope.tenant_id) as connection:
-            if scope.tenant_id != EVERYBODY and not await keys.has_tenant(connection, scope.tenant_id):
+            if scope.tenant_id != EVERYBODY and not await tenants.is_known(connection, scope.tenant_id):
                 raise NotFound("tenant", scope.tenant_id)
             if scope.agent and await agents.latest_version(connection, scope.tenant_id, scope.agent) is None:
                 raise NotFound("agent", scope.agent)

@@ -22,7 +22,7 @@ from holdfast.domain.principals import MAX_NAME_CHARACTERS, IdentityKind, is_rol
 from holdfast.services.issuer import IssuerKeys
 from holdfast.services.keys import REMEMBERED_S
 from holdfast.services.remembered import Remembered
-from holdfast.store import identities, keys
+from holdfast.store import identities, tenants
 from holdfast.store.engine import Database
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ class Tokens:
     async def _find(self, claimed: Claimed) -> tuple[str, frozenset[str]]:
         kind = IdentityKind.OIDC
         async with self._database.tenant(claimed.tenant_id) as connection:
-            if not await keys.has_tenant(connection, claimed.tenant_id):
+            if not await tenants.is_known(connection, claimed.tenant_id):
                 _refuse("its tenant is not known")
             return await identities.names_of(
                 connection, claimed.tenant_id, kind, claimed.subject, unlinked=kind.principal(claimed.subject)

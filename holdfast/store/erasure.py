@@ -65,8 +65,6 @@ SELECT count(*) FROM runs r WHERE r.tenant_id = :tenant_id AND {_IS_OPEN} AND (
 )
 """)
 
-_IS_KNOWN = text("SELECT EXISTS (SELECT FROM tenants WHERE tenant_id = :tenant_id)")
-
 _OF_ERASING = "tenant_id = :tenant_id AND run_id IN (SELECT run_id FROM erasing)"
 
 # A fingerprint is of a body that is not erased yet, also if its text looks so.
@@ -153,11 +151,6 @@ _FORGET = tuple(
         "deliveries WHERE tenant_id = :tenant_id AND kind = 'webhook'",
     )
 )
-
-
-async def is_known(connection: AsyncConnection, tenant_id: str) -> bool:
-    """Whether there is such a tenant."""
-    return bool(await connection.scalar(_IS_KNOWN, {"tenant_id": tenant_id}))
 
 
 async def list_runs(

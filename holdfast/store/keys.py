@@ -51,11 +51,6 @@ async def add_tenant(connection: AsyncConnection, tenant_id: str) -> None:
     await connection.execute(insert(tenants).values(tenant_id=tenant_id).on_conflict_do_nothing())
 
 
-async def has_tenant(connection: AsyncConnection, tenant_id: str) -> bool:
-    """Whether there is such a tenant."""
-    return await connection.scalar(select(tenants.c.tenant_id).where(tenants.c.tenant_id == tenant_id)) is not None
-
-
 async def add(
     connection: AsyncConnection,
     tenant_id: str,
