@@ -1,7 +1,7 @@
 """A Slack that does as it is told: its Web API over real HTTP, with what was posted there on record.
 
     with FakeSlack() as slack:
-        slack.script("chat.postMessage", RateLimited(1), DiesAfterwards())
+        slack.script("chat.postMessage", RateLimited(1), DiesAfterwards(), channel="C1")
         ...  # slack_sdk's client, with base_url=slack.url
         assert [message.text for message in slack.messages] == ["hello"]
 
@@ -103,11 +103,12 @@ class FakeSlack:
     messages: list[SlackMessage] = field(default_factory=list)
     whispers: list[Json] = field(default_factory=list)
     views: list[Json] = field(default_factory=list)
-    calls: Counter[str] = field(default_factory=Counter)
+    #: By method and channel, which is empty where a method is about none.
+    calls: Counter[tuple[str, str]] = field(default_factory=Counter)
     scopes: str = SCOPES
 
     def __post_init__(self) -> None:
-        self._script: dict[str, deque[Trouble]] = {}
+        self._script: dict[tuple[str, str], deque[Trouble]] = {}
         self._lock = threading.RLock()
         self._clock = time.time()
         self._released: Future[None] = Future()
@@ -122,10 +123,15 @@ class FakeSlack:
         port = self._server.servers[0].sockets[0].getsockname()[1]
         return f"http://127.0.0.1:{port}/api/"
 
-    def script(self, method: str, *troubles: Trouble) -> None:
-        """What is to go wrong with the next calls of a method, one each."""
+    def script(self, method: str, *troubles: Trouble, channel: str = "") -> None:
+        """What is to go wrong with the next calls of a method in a channel, one each."""
         with self._lock:
-            self._script.setdefault(method, deque()).extend(troubles)
+            self._script.setdefault((method, channel), deque()).extend(troubles)
+
+    def forget(self, channel: str) -> None:
+        """Have no message in a channel any more."""
+        with self._lock:
+            self.messages[:] = [one for one in self.messages if one.channel != channel]
 
     def release(self) -> None:
         """Go on with the calls that are held."""
@@ -155,9 +161,10 @@ class FakeSlack:
 
     async def _serve(self, request: Request) -> Response:
         method, asked = request.path_params["method"], await _asked(request)
+        about = (method, str(asked.get("channel", "")))
         with self._lock:
-            self.calls[method] += 1
-            troubles = self._script.get(method)
+            self.calls[about] += 1
+            troubles = self._script.get(about)
             trouble = troubles.popleft() if troubles else None
         match trouble:
             case RateLimited(seconds):

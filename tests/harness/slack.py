@@ -9,7 +9,7 @@ import httpx
 from pydantic import SecretStr
 
 from holdfast.testing import slack as fake
-from holdfast.testing.slack import FakeSlack, Json, SlackMessage
+from holdfast.testing.slack import FakeSlack, Json, SlackMessage, Trouble
 from tests.harness.caller import Caller
 from tests.harness.conditions import until
 from tests.harness.stage import Stage
@@ -68,6 +68,18 @@ class Place:
         return fake.message_event(
             text, user=user, channel=self.channel, ts=ts or new_ts(), event_id=event_id, kind=kind, **others
         )
+
+    def script(self, method: str, *troubles: Trouble) -> None:
+        """What is to go wrong with the next calls of a method of Slack's about this channel, one each."""
+        self.slack.script(method, *troubles, channel=self.channel)
+
+    def calls(self, method: str) -> int:
+        """How often a method of Slack's was called about this channel."""
+        return self.slack.calls[method, self.channel]
+
+    def messages(self) -> list[SlackMessage]:
+        """All that the app posted here."""
+        return [one for one in self.slack.messages if one.channel == self.channel]
 
     async def posted(self, thread_ts: str, count: int = 1) -> list[SlackMessage]:
         """The app's messages in a thread, as soon as there are so many."""

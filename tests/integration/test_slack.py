@@ -81,7 +81,7 @@ async def test_what_slack_says_again_and_again_is_answered_once(stage: Stage, pl
     """Redelivered, as two kinds of event, at once; and Slack keeps the reply, but dies before it says so."""
     ada = await person(stage, "ada", "client")
     root = new_ts()
-    place.slack.script("chat.postMessage", DiesAfterwards())
+    place.script("chat.postMessage", DiesAfterwards())
     both = [
         place.message(mention("hi &amp; &lt;bye&gt;"), ada, ts=root, kind=kind) for kind in ("app_mention", "message")
     ]
@@ -126,6 +126,8 @@ async def test_messages_of_a_thread_that_race_or_overtake_each_other_are_one_con
     assert {answer.status_code for answer in answers} == {200}
     found = await runs(stage, direct)
     assert (len(found), len({run["conversation_id"] for run in found})) == (5, 1)
+    posted = await direct.posted(root, 5)
+    assert sorted(message.text for message in posted) == sorted(f"You said: {run['text']}" for run in found)
 
 
 @pytest.mark.parametrize("wrong", ["no signature", "another secret", "another body", "too old", "no number", "odd"])
@@ -187,7 +189,7 @@ async def changed(place: Place, card: SlackMessage) -> SlackMessage:
     """A card when it says something else."""
 
     def now() -> SlackMessage:
-        return next(one for one in place.slack.messages if one.ts == card.ts)
+        return next(one for one in place.messages() if one.ts == card.ts)
 
     await until(lambda: now().edits > 0)
     return now()
@@ -287,8 +289,8 @@ async def test_what_is_too_long_for_a_card_is_approved_where_all_of_it_is_shown(
 async def test_a_card_says_what_was_decided_elsewhere_or_not_at_all(stage: Stage, place: Place) -> None:
     ada = await person(stage, "ada", "client")
     dora = await stage.caller(TENANT, person="dora", roles=["billing"])
-    place.slack.script("chat.postMessage", RateLimited(0))
-    place.slack.script("chat.update", Fails(502), RateLimited(0))
+    place.script("chat.postMessage", RateLimited(0))
+    place.script("chat.update", Fails(502), RateLimited(0))
     cards = [(await ask(place, stage, ada, marker=f"elsewhere {number}", amount=1))[1] for number in range(2)]
     decided, expiring = (card.buttons["holdfast_approve"].split()[0] for card in cards)
     found = await dora.get(f"/v1/confirmations/{decided}")
@@ -307,11 +309,11 @@ async def test_a_card_that_is_overtaken_by_its_decision_shows_the_decision(stage
     ada = await person(stage, "ada", "client")
     dora = await stage.caller(TENANT, person="dora", roles=["billing"])
     stage.provider.script(ToolCalls([("pay", {"marker": "overtaken", "amount": 1})]))
-    place.slack.script("chat.postMessage", Holds())
+    place.script("chat.postMessage", Holds())
     root = new_ts()
-    posts = place.slack.calls["chat.postMessage"]
+    posts = place.calls("chat.postMessage")
     await place.event(place.message(mention("pay"), ada, ts=root, kind="app_mention"))
-    await until(lambda: place.slack.calls["chat.postMessage"] > posts)
+    await until(lambda: place.calls("chat.postMessage") > posts)
     (run,) = await runs(stage, place)
     found = await dora.confirmation_of(run["run_id"])
     assert (await dora.decide(found, "reject")).status_code == 200
@@ -334,7 +336,7 @@ async def delivery(stage: Stage, place: Place) -> Delivery:
     (run,) = await runs(stage, place)
     done = "SELECT count(*) FROM deliveries WHERE run_id = $1 AND status = 'delivered'"
     await until_is(stage, done, 1, run["run_id"])
-    place.slack.messages.clear()
+    place.slack.forget(place.channel)
     now = datetime.now(UTC)
     return Delivery(
         TENANT, "dlv_1", "slack", "t", run["run_id"], run["conversation_id"], "a", 1, "run.completed", {}, now
@@ -350,27 +352,28 @@ async def test_a_post_is_made_again_only_when_it_is_known_not_to_have_arrived(
         return SlackChannel(stage.database, {fake.TEAM: workspace}, client, on_its_way_s)
 
     async def forget(attempted: str) -> None:
-        await stage.rows(f"UPDATE slack_posts SET ts = NULL, attempted_at = {attempted}, delivery_id = ''")
+        forgotten = f"SET ts = NULL, attempted_at = {attempted}, delivery_id = ''"
+        await stage.rows(f"UPDATE slack_posts {forgotten} WHERE subject_id = $1", delivery.run_id)
 
     await channel(0).deliver(delivery)
-    assert place.slack.messages == []
+    assert place.messages() == []
     await forget("clock_timestamp()")
     with pytest.raises(Retryable, match="may still arrive"):
         await channel(60).deliver(delivery)
-    place.slack.script("chat.postMessage", Refused("is_archived"))
+    place.script("chat.postMessage", Refused("is_archived"))
     with pytest.raises(Permanent, match="is_archived"):
         await channel(0).deliver(delivery)
     # Refused is not posted: nobody waits, or looks for it.
-    looked = place.slack.calls["conversations.replies"]
-    place.slack.script("chat.postMessage", Refused("not_in_channel"))
+    looked = place.calls("conversations.replies")
+    place.script("chat.postMessage", Refused("not_in_channel"))
     with pytest.raises(Retryable, match="not_in_channel"):
         await channel(60).deliver(delivery)
-    assert place.slack.calls["conversations.replies"] == looked
-    place.slack.script("chat.postMessage", DiesAfterwards())
+    assert place.calls("conversations.replies") == looked
+    place.script("chat.postMessage", DiesAfterwards())
     with pytest.raises(Retryable, match="not answered"):
         await channel(60).deliver(delivery)
     await channel(60).deliver(delivery)
-    assert len(place.slack.messages) == 1
+    assert len(place.messages()) == 1
 
     other = SlackChannel(stage.database, {fake.TEAM: Workspace(fake.TEAM, "another", "xoxb-1")}, SlackClient)
     with pytest.raises(Retryable, match="no token"):
