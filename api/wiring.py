@@ -53,7 +53,7 @@ from holdfast.services.webhooks import Webhooks
 from holdfast.store.engine import Database, create_engine
 from holdfast.streaming.run_changes import RunChanges
 from holdfast.temporal import client
-from holdfast.temporal.client import DeliveryWorkflows, MessageWorkflows
+from holdfast.temporal.client import CALL, DeliveryWorkflows, MessageWorkflows
 from holdfast.temporal.codec import SealingCodec
 
 log = logging.getLogger(__name__)
@@ -124,11 +124,13 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
         provider_keys = ProviderKeys(database, settings.keyring)
         temporal = await client.connect(settings.keyring, lazy=True)
         workflows = MessageWorkflows(temporal, settings.task_queue)
+        # Who sends a message has no time, and a run that is to be stopped has none; the relay and the sweeper have.
+        patient = MessageWorkflows(temporal, settings.task_queue, CALL)
         deliveries = DeliveryWorkflows(temporal, settings.task_queue)
         stopper = Stopper(database, workflows)
         slack_apps = _slack_apps(settings)
         async with (
-            _running(engine, database, workflows, deliveries, stopper) as changes,
+            _running(engine, database, patient, deliveries, stopper) as changes,
             access(settings, database) as access_,
             _anchoring(settings, database),
             _slack_notices(settings, slack_apps) as notices,

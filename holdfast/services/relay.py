@@ -23,12 +23,12 @@ from holdfast.store import outbox, runs
 from holdfast.store.engine import Database
 from holdfast.store.outbox import Word
 from holdfast.streaming.run_changes import OUTBOX, RunChanges
-from holdfast.temporal.client import DeliveryWorkflows, MessageWorkflows
+from holdfast.temporal.client import CALL, DeliveryWorkflows, MessageWorkflows
 
 log = logging.getLogger(__name__)
 
 #: How long a word belongs to the relay that is saying it: longer than Temporal is waited for.
-_CLAIMED_FOR = timedelta(seconds=3)
+_CLAIMED_FOR = CALL + timedelta(seconds=1)
 
 #: How long to rest between two looks, in seconds.
 _REST_S = 1.0

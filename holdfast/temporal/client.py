@@ -7,7 +7,7 @@ Where to connect comes from Temporal's own variables and profiles (`TEMPORAL_ADD
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -38,6 +38,10 @@ from workflows import names
 #: How long a caller may be kept waiting for Temporal. Nothing is lost by it: the outbox keeps the word.
 PATIENCE = timedelta(seconds=1)
 
+#: How long a call may take, whoever waits for it. Longer than a caller waits: a Temporal that has much to do would
+#: break off at the deadline what it has nearly done, be asked the same again, and get less done the more there is.
+CALL = timedelta(seconds=5)
+
 #: How long a list may take, in all its pages: nobody waits for it.
 _LISTED_WITHIN = timedelta(seconds=30)
 
@@ -53,6 +57,9 @@ _CONVERSATION_ID = SearchAttributeKey.for_keyword(names.CONVERSATION_ID)
 
 
 Answer = TypeVar("Answer")
+
+#: The calls that go on, some of them with nobody waiting any more: the loop itself keeps none of them alive.
+_asked: set[asyncio.Task[Any]] = set()
 
 
 async def connect(keyring: Keyring | None = None, *, lazy: bool = False) -> Client:
@@ -98,11 +105,18 @@ async def missing_search_attributes(client: Client) -> list[str]:
 
 
 class MessageWorkflows:
-    """Starts, wakes and looks at message workflows. Each call raises `Unavailable` when Temporal does not answer."""
+    """Starts, wakes and looks at message workflows. Each call raises `Unavailable` when Temporal does not answer.
 
-    def __init__(self, client: Client, task_queue: str) -> None:
+    Args:
+        client: as `connect` makes it.
+        task_queue: where the workers are.
+        patience: how long Temporal is waited for. A call that takes longer goes on by itself, for `CALL` in all.
+    """
+
+    def __init__(self, client: Client, task_queue: str, patience: timedelta = PATIENCE) -> None:
         self._client = client
         self._task_queue = task_queue
+        self._patience = patience
 
     async def start(self, run: RunToStart) -> None:
         """Start a run's workflow; started before, it stays as it is."""
@@ -116,26 +130,26 @@ class MessageWorkflows:
             static_summary=f"message to {run.agent}",
             # What one tenant has waiting is not served before another tenant's; the activities inherit it.
             priority=Priority(fairness_key=run.tenant_id),
-            rpc_timeout=PATIENCE,
+            rpc_timeout=CALL,
         )
         with contextlib.suppress(WorkflowAlreadyStartedError):
-            await _in_time(start)
+            await _in_time(start, self._patience)
 
     async def wake_decided(self, workflow: str, confirmation_id: str) -> None:
         """Tell a workflow that a confirmation was decided; a workflow that has ended has no need of it."""
         handle = self._client.get_workflow_handle(workflow)
         with contextlib.suppress(_Unknown):
-            await _in_time(handle.signal(names.DECIDED, confirmation_id, rpc_timeout=PATIENCE))
+            await _in_time(handle.signal(names.DECIDED, confirmation_id, rpc_timeout=CALL), self._patience)
 
     async def wake_freed(self, workflow: str) -> None:
         """Tell a workflow to look for its turn; one that has ended has no need of it."""
         handle = self._client.get_workflow_handle(workflow)
         with contextlib.suppress(_Unknown):
-            await _in_time(handle.signal(names.TURN_FREED, rpc_timeout=PATIENCE))
+            await _in_time(handle.signal(names.TURN_FREED, rpc_timeout=CALL), self._patience)
 
     async def cancel(self, workflow: str) -> None:
         """Ask a workflow to cancel itself. Raises `Unavailable` also for one that is not known, or not yet."""
-        await _in_time(self._client.get_workflow_handle(workflow).cancel(rpc_timeout=PATIENCE))
+        await _in_time(self._client.get_workflow_handle(workflow).cancel(rpc_timeout=CALL), self._patience)
 
     async def ended_from_outside(self, since: datetime | None) -> list["EndedWorkflow"]:
         """The workflows that ended otherwise than by their own last step, since a moment or as far as is remembered."""
@@ -162,7 +176,9 @@ class MessageWorkflows:
     async def is_open(self, workflow: str) -> bool:
         """Whether a workflow runs. False: it ended, was terminated, or is not known any more."""
         try:
-            description = await _in_time(self._client.get_workflow_handle(workflow).describe(rpc_timeout=PATIENCE))
+            description = await _in_time(
+                self._client.get_workflow_handle(workflow).describe(rpc_timeout=CALL), self._patience
+            )
         except _Unknown:
             return False
         return description.status is WorkflowExecutionStatus.RUNNING
@@ -191,10 +207,10 @@ class DeliveryWorkflows:
             search_attributes=TypedSearchAttributes([SearchAttributePair(_TENANT_ID, delivery.tenant_id)]),
             static_summary="delivery",
             priority=Priority(fairness_key=delivery.tenant_id),
-            rpc_timeout=PATIENCE,
+            rpc_timeout=CALL,
         )
         with contextlib.suppress(WorkflowAlreadyStartedError):
-            await _in_time(start)
+            await _in_time(start, CALL)
 
 
 @dataclass(frozen=True)
@@ -216,10 +232,13 @@ class _Unknown(Unavailable):
     """Temporal knows no such workflow, or no such namespace."""
 
 
-async def _in_time(call: Awaitable[Answer], patience: timedelta = PATIENCE) -> Answer:
+async def _in_time(call: Coroutine[Any, Any, Answer], patience: timedelta = PATIENCE) -> Answer:
     # `rpc_timeout` bounds one attempt; only this bounds them all, the connecting included.
+    asked = asyncio.create_task(asyncio.wait_for(call, max(patience, CALL).total_seconds()))
+    _asked.add(asked)
+    asked.add_done_callback(_answered)
     try:
-        return await asyncio.wait_for(call, patience.total_seconds())
+        return await asyncio.wait_for(asyncio.shield(asked), patience.total_seconds())
     except TimeoutError as error:
         raise Unavailable("Temporal does not answer.") from error
     except RPCError as error:
@@ -228,6 +247,13 @@ async def _in_time(call: Awaitable[Answer], patience: timedelta = PATIENCE) -> A
     except RuntimeError as error:
         # What the SDK raises when a lazy client can't connect.
         raise Unavailable("Temporal can't be reached.") from error
+
+
+def _answered(asked: asyncio.Task[Any]) -> None:
+    _asked.discard(asked)
+    if not asked.cancelled():
+        # Taken note of: whoever waited has been told of an error, or was told before that Temporal does not answer.
+        asked.exception()
 
 
 def _search_attributes(run: RunToStart) -> TypedSearchAttributes:
