@@ -32,10 +32,11 @@ def message_of(payload: Mapping[str, Any], team_id: str) -> SlackMessage | None:
     event = _part(payload, "event")
     app_user = _app_user(payload)
     channel, ts, user = _text(event, "channel"), _text(event, "ts"), _text(event, "user")
+    home = _home(payload, event, team_id)
     if (
         not _is_new(event)
         or not _is_a_persons(event)
-        or not (channel and _TS.fullmatch(ts) and user)
+        or not (channel and _TS.fullmatch(ts) and user and home)
         or user == app_user
     ):
         return None
@@ -47,7 +48,7 @@ def message_of(payload: Mapping[str, Any], team_id: str) -> SlackMessage | None:
         app_id=_text(payload, "api_app_id"),
         thread=SlackThread(team_id, channel, _text(event, "thread_ts") or ts),
         ts=ts,
-        user=SlackUser(_text(event, "user_team") or team_id, user),
+        user=SlackUser(home, user),
         text=as_plain(written, app_user),
         is_addressed=is_direct or is_mention or names_app,
         is_said_once=is_direct or is_mention or not names_app,
@@ -80,6 +81,20 @@ def _is_new(event: Mapping[str, Any]) -> bool:
 
 def _is_a_persons(event: Mapping[str, Any]) -> bool:
     return not event.get("bot_id") and not event.get("bot_profile") and event.get("user") != _SLACKBOT
+
+
+def _home(payload: Mapping[str, Any], event: Mapping[str, Any], team_id: str) -> str:
+    """The workspace that a person is of; empty: it can't be told.
+
+    In a channel that is shared with others, a mention names it as `user_team` and says ours for `team`; a message names
+    it as `team` alone. An id of a user says nothing without it: another workspace may have the same.
+    """
+    named = _text(event, "user_team") or _text(event, "source_team") or _text(event, "team")
+    if not named:
+        return "" if payload.get("is_ext_shared_channel") else team_id
+    # Of an enterprise, there are the same users in each of its workspaces.
+    own_enterprise = _text(_first(payload, "authorizations"), "enterprise_id")
+    return team_id if named == own_enterprise else named
 
 
 def _app_user(payload: Mapping[str, Any]) -> str:

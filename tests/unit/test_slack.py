@@ -112,11 +112,34 @@ def test_what_is_no_persons_message_is_none(event: Any) -> None:
     assert press_of({"actions": event, "user": event, "view": event}, "T1") is None
 
 
-def test_who_writes_in_a_shared_channel_is_of_their_own_workspace() -> None:
-    event = fake.message_event("hi", user="U1", channel="C1", ts="1.0", event_id="E", user_team="T2")
-    message = message_of(event, "T1")
-    assert message is not None
-    assert (message.user.subject, message.thread.team_id, message.is_addressed) == ("T2/U1", "T1", False)
+@pytest.mark.parametrize(
+    ("of_event", "of_payload", "home"),
+    [
+        ({}, {}, "T1"),
+        ({"team": "T1"}, {}, "T1"),
+        # As Slack Connect has it: a mention, and a message, of somebody of another workspace or enterprise.
+        ({"team": "T1", "user_team": "T2", "source_team": "T2"}, {"is_ext_shared_channel": True}, "T2"),
+        ({"team": "T1", "user_team": "E2", "source_team": "E2"}, {"is_ext_shared_channel": True}, "E2"),
+        ({"team": "T2"}, {"team_id": "T2", "is_ext_shared_channel": True}, "T2"),
+        ({"team": "T1"}, {"is_ext_shared_channel": True}, "T1"),
+        ({"source_team": "T2"}, {}, "T2"),
+        # Of the workspace's own enterprise.
+        ({"team": "E1"}, {}, "T1"),
+        # Nobody knows whose it is.
+        ({}, {"is_ext_shared_channel": True}, None),
+    ],
+)
+def test_who_writes_in_a_shared_channel_is_of_their_own_workspace(
+    of_event: dict[str, Any], of_payload: dict[str, Any], home: str | None
+) -> None:
+    event = fake.message_event("hi", user="U1", channel="C1", ts="1.0", event_id="E", **of_event)
+    event["authorizations"][0]["enterprise_id"] = "E1"
+    message = message_of({**event, **of_payload}, "T1")
+    if home is None:
+        assert message is None
+    else:
+        assert message is not None
+        assert (message.user.subject, message.thread.team_id, message.is_addressed) == (f"{home}/U1", "T1", False)
 
 
 def test_a_card_says_all_that_a_decision_hangs_on() -> None:
