@@ -183,7 +183,7 @@ class SlackChannel:
         self, slack: SlackClient, thread: SlackThread, own: Claim, post: Post, text: str, blocks: list[Block] | None
     ) -> None:
         async with self._database.tenant(own.tenant_id) as connection:
-            if not await slack_posts.attempt(connection, own):
+            if not await slack_posts.attempt(connection, own, post):
                 raise Retryable("another delivery is about the same message", _WHILE_CLAIMED)
         try:
             ts = await slack.post(thread, post.post_key, text, blocks)

@@ -5,7 +5,8 @@ committed before Slack is called, and `ts` after. Whoever finds a row that was a
 thread for the key before posting again. What Slack itself refused was not posted, and is not looked for.
 
 Whoever works on a post has claimed it: several deliveries may be about one card, and what is shown last must be what is
-true. A delivery that is tried again takes over its own claim, that of a worker that died; another's runs out.
+true. A delivery that is tried again takes over its own claim, that of a worker that died; another's runs out. A worker
+that was taken for dead and was not finds that the post was attempted since it looked, and leaves it.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,11 @@ RETURNING CAST(post_key AS text), created_at, attempted_at, ts, shown,
 
 _OWN = "tenant_id = :tenant_id AND subject_id = :subject_id AND delivery_id = :delivery_id"
 
-_ATTEMPT = text(f"UPDATE slack_posts SET attempted_at = clock_timestamp() WHERE {_OWN} RETURNING subject_id")
+_ATTEMPT = text(f"""
+UPDATE slack_posts SET attempted_at = clock_timestamp()
+WHERE {_OWN} AND attempted_at IS NOT DISTINCT FROM CAST(:seen AS timestamptz) AND ts IS NULL
+RETURNING subject_id
+""")
 _REFUSED = text(f"UPDATE slack_posts SET attempted_at = NULL WHERE {_OWN}")
 _SHOWN = text(f"UPDATE slack_posts SET ts = :ts, shown = :shown WHERE {_OWN}")
 _RELEASE = text(f"UPDATE slack_posts SET claimed_until = '-infinity' WHERE {_OWN}")
@@ -44,13 +49,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Post:
-    """A post as it stands. `attempted_s_ago`: since the last attempt, if that may have been one.
+    """A post as it stands. `attempted_at`: the last attempt, if that may have been one.
 
     `ts` None: nobody knows of a message. `shown`: the digest of what it says.
     """
 
     post_key: str
     created_at: datetime
+    attempted_at: datetime | None
     attempted_s_ago: float | None
     ts: str | None
     shown: str | None
@@ -63,12 +69,12 @@ async def claim(connection: AsyncConnection, own: Claim, claimed_for: timedelta)
     if row is None:
         return None
     ago = None if row.attempted_s_ago is None else float(row.attempted_s_ago)
-    return Post(row.post_key, row.created_at, ago, row.ts, row.shown)
+    return Post(row.post_key, row.created_at, row.attempted_at, ago, row.ts, row.shown)
 
 
-async def attempt(connection: AsyncConnection, own: Claim) -> bool:
-    """Take note that it is about to be posted. False: the claim ran out, and is another's."""
-    return (await connection.execute(_ATTEMPT, vars(own))).one_or_none() is not None
+async def attempt(connection: AsyncConnection, own: Claim, post: Post) -> bool:
+    """Take note that it is about to be posted. False: the claim is another's, or it was attempted since."""
+    return (await connection.execute(_ATTEMPT, {**vars(own), "seen": post.attempted_at})).one_or_none() is not None
 
 
 async def refused(connection: AsyncConnection, own: Claim) -> None:

@@ -5,7 +5,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from holdfast.domain.slack import SlackApp, Workspace
 from holdfast.services.principals import Principals
 from holdfast.services.slack_decisions import SlackDecisions
 from holdfast.services.slack_messages import SlackMessages
+from holdfast.store import slack_posts
 from holdfast.store.engine import Database, create_engine
 from holdfast.temporal.client import connect
 from holdfast.testing import slack as fake
@@ -378,6 +379,19 @@ async def test_a_post_is_made_again_only_when_it_is_known_not_to_have_arrived(
     other = SlackChannel(stage.database, {fake.TEAM: Workspace(fake.TEAM, "another", "xoxb-1")}, SlackClient)
     with pytest.raises(Retryable, match="no token"):
         await other.deliver(delivery)
+
+
+async def test_of_two_workers_that_take_a_post_for_their_own_one_posts_it(stage: Stage) -> None:
+    """One was taken for dead, and its delivery was handed to another; it was slow."""
+    own = slack_posts.Claim(TENANT, "run_of_two", "dlv_1")
+    async with stage.database.tenant(TENANT) as connection:
+        slow, other = [await slack_posts.claim(connection, own, timedelta(minutes=1)) for _ in range(2)]
+        assert slow is not None
+        assert other is not None
+        attempts = [await slack_posts.attempt(connection, own, post) for post in (other, slow, other)]
+        assert attempts == [True, False, False]
+        await slack_posts.refused(connection, own)
+        assert await slack_posts.attempt(connection, own, slow)
 
 
 async def test_slack_is_answered_in_time_while_temporal_is_away(
