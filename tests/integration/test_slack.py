@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -56,7 +57,8 @@ async def module_stage(
 ) -> AsyncIterator[Stage]:
     """The whole application, in a workspace of Slack."""
     settings = harness.settings(slack, agent="guarded")
-    async with playing(running_servers, session_provider, "slack", slack=settings) as stage:
+    # Another process may have stolen some of these tests.
+    async with playing(running_servers, session_provider, f"slack-{uuid.uuid4().hex[:12]}", slack=settings) as stage:
         yield stage
 
 
