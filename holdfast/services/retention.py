@@ -1,8 +1,8 @@
 """Retention: what is kept of runs that ended long ago goes by itself, a little at a time.
 
-Events are told for as long as somebody may want to read along again, and deliveries of them are listed for as long;
-pieces of text much shorter, since the whole of it is told as well. The record of a run stays: its messages, tool calls,
-decisions and audit log (`holdfast erase` is for those).
+Events are told for as long as somebody may want to read along again, and deliveries of them are listed for as long,
+with what they have posted in Slack; pieces of text much shorter, since the whole of it is told as well. The record of a
+run stays: its messages, tool calls, decisions and audit log (`holdfast erase` is for those).
 """
 
 import asyncio

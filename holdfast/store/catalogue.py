@@ -80,7 +80,6 @@ NEVER = {
     "confirmations": ("DELETE",),
     "budgets": ("DELETE",),
     "slack_threads": ("UPDATE", "DELETE"),
-    "slack_posts": ("DELETE",),
 }
 
 # What is ours: neither PostgreSQL's own, nor what an extension brought.

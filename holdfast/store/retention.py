@@ -1,4 +1,5 @@
-"""Removing what has had its time: events, pieces of text, and deliveries, of runs that ended so long ago.
+"""Removing what has had its time: events, pieces of text, and deliveries with what they posted, of runs that ended so
+long ago.
 
 Ids of runs sort by the time they were made, so the oldest logs are the first of their table: they are found there, a
 run at a time, and not among the runs of years. The runs are locked first, as erasure does it; what erasure has locked
@@ -27,20 +28,30 @@ WITH RECURSIVE logs AS (
   FOR NO KEY UPDATE OF r SKIP LOCKED
 ), removed AS (
   DELETE FROM {table} WHERE tenant_id = :tenant_id AND run_id IN (SELECT run_id FROM aged) RETURNING run_id
-)
+){also}
 SELECT (SELECT count(DISTINCT run_id) FROM removed) AS runs, max(o.run_id) AS last,
        count(*) < :limit OR bool_or(r.created_at >= clock_timestamp() - CAST(:age AS interval)) AS is_all
 FROM oldest o JOIN runs r ON r.tenant_id = :tenant_id AND r.run_id = o.run_id
 """
 
+# Together with the deliveries: as long as there is one, it must know what it has posted.
+_AND_POSTS = """, posts AS (
+  DELETE FROM slack_posts WHERE tenant_id = :tenant_id AND subject_id IN (
+    SELECT run_id FROM aged
+    UNION ALL
+    SELECT c.confirmation_id || what FROM confirmations c, unnest(ARRAY['', '\\:reminder']) what
+    WHERE c.tenant_id = :tenant_id AND c.run_id IN (SELECT run_id FROM aged)
+  )
+)"""
 
-def _removing_from(table: str) -> TextClause:
-    return text(_REMOVE.format(table=table)).bindparams(bindparam("age", type_=Interval))
+
+def _removing_from(table: str, also: str = "") -> TextClause:
+    return text(_REMOVE.format(table=table, also=also)).bindparams(bindparam("age", type_=Interval))
 
 
 _REMOVE_EVENTS = _removing_from("events")
 _REMOVE_DELTAS = _removing_from("deltas")
-_REMOVE_DELIVERIES = _removing_from("deliveries")
+_REMOVE_DELIVERIES = _removing_from("deliveries", _AND_POSTS)
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ async def remove_deltas(
 async def remove_deliveries(
     connection: AsyncConnection, tenant_id: str, age: timedelta, *, after: str = "", limit: int = 100
 ) -> Removed:
-    """The same of deliveries: what they told is gone with the events."""
+    """The same of deliveries, with what is known of their posts in Slack: what they told is gone with the events."""
     return await _remove(connection, _REMOVE_DELIVERIES, tenant_id, age, after, limit)
 
 

@@ -12,6 +12,11 @@ from tests.harness.stage import Stage
 
 _DAY = timedelta(days=1)
 
+POST = """
+INSERT INTO slack_posts (tenant_id, subject_id, post_key, ts, delivery_id, claimed_until)
+VALUES ($1, $2, gen_random_uuid(), '1.0', 'dlv_1', '-infinity')
+"""
+
 
 async def aged(stage: Stage, run_id: str, by: timedelta) -> None:
     """Have a run have happened earlier."""
@@ -66,17 +71,29 @@ async def test_events_go_and_whoever_asks_for_them_is_told(ada: Caller, stage: S
     assert (await stranger.http.get(f"/v1/runs/{run['id']}/events")).status_code == 404
 
 
-async def test_what_receivers_were_told_goes_with_the_events(ada: Caller, stage: Stage) -> None:
+async def test_what_receivers_were_told_goes_with_the_events(
+    ada: Caller, stage: Stage, provider: ScriptedProvider
+) -> None:
     told = {"url": "http://127.0.0.1:9", "events": ["run.completed"]}
     assert (await ada.http.post("/v1/webhooks", json=told)).status_code == 201
-    run = await ada.ask("hello")
+    provider.script(ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 1})]))
+    run, other = await ada.ask("pay"), await ada.ask("hello")
+    confirmation = await ada.only_pending(run)
+    await ada.decide(confirmation, "reject")
+    await ada.ended(run["id"])
+    posts = [run["id"], confirmation["id"], f"{confirmation['id']}:reminder"]
+    for post in (*posts, other["id"]):
+        await stage.rows(POST, ada.tenant_id, post)
     listed = "SELECT FROM deliveries WHERE run_id = $1"
+    posted = "SELECT subject_id FROM slack_posts WHERE tenant_id = $1 ORDER BY created_at"
     await removed(stage)
     assert len(await stage.rows(listed, run["id"])) == 1
+    assert len(await stage.rows(posted, ada.tenant_id)) == 4
     await aged(stage, run["id"], _DAY)
     await removed(stage)
 
     assert await stage.rows(listed, run["id"]) == []
+    assert [row["subject_id"] for row in await stage.rows(posted, ada.tenant_id)] == [other["id"]]
 
 
 async def test_an_open_run_keeps_what_is_told_of_it(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
