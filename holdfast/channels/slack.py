@@ -41,7 +41,7 @@ _CLOCKS = timedelta(minutes=5)
 _ON_ITS_WAY_S = CALL_S + 5.0
 
 #: Of a message that is to be changed, and isn't there any more: nothing stale is left.
-_GONE = frozenset({"message_not_found", "channel_not_found", "is_archived", "thread_not_found"})
+_GONE = frozenset({"message_not_found", "is_archived", "thread_not_found"})
 
 #: A reminder is a post of its own, below the card.
 _REMINDER = ":reminder"

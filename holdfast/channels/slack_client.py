@@ -45,16 +45,21 @@ _PAGE = 200
 #: What may have happened: Slack failed in the middle of it.
 _UNKNOWN = frozenset({"fatal_error", "internal_error", "request_timeout", "service_unavailable"})
 
-#: What somebody can mend while it is tried again: the token, the scopes, or that the app was removed from the channel.
-_MENDABLE = frozenset(
+#: What is wrong with the message itself, or with where it goes, for good. Anything else somebody can mend while it is
+#: tried again: the token, the scopes, a restriction, or that the app was removed from the channel (a private one is not
+#: found then).
+_FINAL = frozenset(
     {
-        "account_inactive",
-        "invalid_auth",
-        "missing_scope",
-        "not_authed",
-        "not_in_channel",
-        "token_expired",
-        "token_revoked",
+        "cant_update_message",
+        "edit_window_closed",
+        "invalid_blocks",
+        "invalid_blocks_format",
+        "is_archived",
+        "message_not_found",
+        "msg_blocks_too_long",
+        "msg_too_long",
+        "no_text",
+        "thread_not_found",
     }
 )
 
@@ -84,7 +89,7 @@ class SlackRefusal(SlackError):
     def __init__(self, method: str, code: str) -> None:
         super().__init__(f"Slack refuses {method}: {code}")
         self.code = code
-        self.is_mendable = code in _MENDABLE
+        self.is_mendable = code not in _FINAL
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,10 @@ class SlackClient:
     async def update(self, channel_id: str, ts: str, text: str, blocks: list[dict[str, Any]]) -> None:
         """Have a message say something else."""
         async with _understood("chat.update"):
-            await self._web.chat_update(channel=channel_id, ts=ts, text=text, blocks=blocks, link_names=False)
+            # Slack's default is another one than for a post: to take the text as if somebody had typed it.
+            await self._web.chat_update(
+                channel=channel_id, ts=ts, text=text, blocks=blocks, parse="none", link_names=False
+            )
 
     async def find_post(self, thread: SlackThread, key: str, since: datetime) -> str | None:
         """The `ts` of the message of a thread that was posted with a key; None: there is none."""
