@@ -34,16 +34,17 @@ _WHILE_BUSY = timedelta(seconds=10)
 
 @dataclass(frozen=True)
 class Room:
-    """How many attempts are in flight in this process: receivers that hang, of one tenant or of many, must not come to
-    hold every slot of the worker."""
+    """How many attempts of a kind are in flight in this process: receivers that hang, of one tenant or of many, must
+    not come to hold every slot of the worker, nor webhooks those of Slack."""
 
     of_tenant: TenantSlots
     of_all: TenantSlots
 
     @asynccontextmanager
-    async def one(self, tenant_id: str) -> AsyncIterator[None]:
+    async def one(self, delivery: DeliveryRef) -> AsyncIterator[None]:
         """Raises `TooManyRequests` where there is none."""
-        async with self.of_tenant.one(tenant_id), self.of_all.one("all"):
+        kind = delivery.kind
+        async with self.of_tenant.one(f"{kind}:{delivery.tenant_id}"), self.of_all.one(kind):
             yield
 
 
@@ -60,7 +61,7 @@ class DeliveryActivities:
     async def deliver(self, delivery: DeliveryRef) -> DeliveryOutcome:
         """Make one attempt. Raises for another, with the time to wait until then."""
         try:
-            async with heartbeating(), self._room.one(delivery.tenant_id):
+            async with heartbeating(), self._room.one(delivery):
                 return await self._attempt(delivery)
         except TooManyRequests:
             wait = _WHILE_BUSY * random.uniform(0.5, 1.5)

@@ -148,9 +148,10 @@ def _deliveries(settings: WorkerSettings, database: Database) -> DeliveryActivit
     backoff = Backoff(
         first=timedelta(seconds=settings.delivery_first_retry_s), patience=timedelta(hours=settings.delivery_patience_h)
     )
-    # Receivers outside may hang: those of a tenant hold an eighth of the worker at most, all of them half of it.
+    # Receivers outside may hang: of each kind, those of a tenant hold a sixteenth of the worker at most, all of them a
+    # quarter of it.
     slots = settings.worker_max_activities
-    room = Room(TenantSlots(max(1, slots // 8)), TenantSlots(max(1, slots // 2)))
+    room = Room(TenantSlots(max(1, slots // 16)), TenantSlots(max(1, slots // 4)))
     return DeliveryActivities(database, _channels(settings, database), backoff, room)
 
 

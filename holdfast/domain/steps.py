@@ -190,12 +190,18 @@ class TurnPassed:
 class DeliveryRef:
     """What starts a `DeliveryWorkflow`, and which delivery its activity works on.
 
-    `workflow_id`: the workflow's own. A delivery that was replayed belongs to another one since.
+    `workflow_id`: the workflow's own, `{tenant}:{kind}:{delivery}`. A delivery that was replayed belongs to another one
+    since.
     """
 
     tenant_id: str
     delivery_id: str
     workflow_id: str
+
+    @property
+    def kind(self) -> str:
+        """How it is told."""
+        return self.workflow_id.removeprefix(f"{self.tenant_id}:").partition(":")[0]
 
 
 @dataclass(frozen=True)

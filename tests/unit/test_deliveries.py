@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook as Verifying
 
+from activities.delivery import Room
 from holdfast.channels.receivers import Receivers
 from holdfast.channels.webhook import retry_after, signed
 from holdfast.domain import deliveries, events
 from holdfast.domain.deliveries import DELIVERABLE, Backoff, Delivery, told
+from holdfast.domain.errors import TooManyRequests
 from holdfast.domain.hosts import read_entry
+from holdfast.domain.steps import DeliveryRef
+from holdfast.llm.tenant_slots import TenantSlots
 from holdfast.tools.http_rules import RequestRefused
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -138,3 +142,16 @@ def test_what_the_operator_names_may_be_told() -> None:
     for refused in ("http://10.0.0.5:8081/hook", "http://10.0.0.6:8080/hook"):
         with pytest.raises(RequestRefused):
             PRIVATE.read(refused)
+
+
+async def test_who_hangs_holds_up_neither_another_tenant_nor_what_is_told_otherwise() -> None:
+    def of(tenant: str, kind: str) -> DeliveryRef:
+        return DeliveryRef(tenant, "dlv_1", f"{tenant}:{kind}:dlv_1-2")
+
+    room = Room(TenantSlots(1), TenantSlots(2))
+    async with room.one(of("acme", "webhook")):
+        with pytest.raises(TooManyRequests):
+            await room.one(of("acme", "webhook")).__aenter__()
+        async with room.one(of("acme", "slack")), room.one(of("b", "webhook")):
+            with pytest.raises(TooManyRequests):
+                await room.one(of("c", "webhook")).__aenter__()
