@@ -21,6 +21,9 @@ _PAGE = text(f"""
 {_SHOWN} AND (CAST(:after AS text) IS NULL OR w.webhook_id < :after) ORDER BY w.webhook_id DESC LIMIT :limit
 """)
 
+# Nothing else can be locked: the first has no row beside it, and the tenant's own is not ours to change.
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('webhooks of ' || CAST(:tenant_id AS text), 0))")
+
 _COUNT = text("SELECT count(*) FROM webhooks WHERE tenant_id = :tenant_id")
 
 _ADD = text("""
@@ -108,7 +111,8 @@ async def page(connection: AsyncConnection, tenant_id: str, *, after: str | None
 
 
 async def count(connection: AsyncConnection, tenant_id: str) -> int:
-    """How many a tenant has."""
+    """How many a tenant has; nobody else adds one before this transaction ends."""
+    await connection.execute(_LOCK, {"tenant_id": tenant_id})
     return int(await connection.scalar(_COUNT, {"tenant_id": tenant_id}) or 0)
 
 

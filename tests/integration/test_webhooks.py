@@ -260,6 +260,14 @@ async def test_what_is_no_address_for_webhooks_is_refused(ada: Caller) -> None:
         assert response.json()["errors"][0]["field"] == "url"
 
 
+async def test_a_tenant_has_twenty_at_most_also_of_those_that_are_made_at_once(ada: Caller) -> None:
+    async def made() -> int:
+        return (await ada.http.post("/v1/webhooks", json={"url": "https://example.com/", "events": []})).status_code
+
+    answers = await asyncio.gather(*(made() for _ in range(24)))
+    assert sorted(answers) == [201] * 20 + [409] * 4
+
+
 async def test_on_the_command_line(ada: Caller) -> None:
     async with serving(http(410), TAKEN) as receiver:
         secret = (await said(ada, "webhooks", "create", receiver.url, "--event", "run.completed")).strip()
