@@ -36,6 +36,9 @@ _ANSWERED_WITHIN_S = 2.5
 #: Where Bolt keeps which apps a request can be of, by their workspaces.
 _SIGNED_BY = "signed_by"
 
+#: The type of what Slack sends where there are too many events.
+_RATE_LIMITED = "app_rate_limited"
+
 _ANYTHING = re.compile(".*")
 
 
@@ -109,6 +112,10 @@ class SlackDoor:
             request = AsyncBoltRequest(body=body.decode(), headers=dict(headers), context=context)
         except (ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
             raise InvalidInput("body", "The body can't be read.") from error
+        if request.body.get("type") == _RATE_LIMITED:
+            # It comes in place of events, which are not sent again.
+            log.warning("Slack holds events back: more come than it sends in an hour (app_rate_limited)")
+            return BoltResponse(status=200)
         try:
             async with asyncio.timeout(_ANSWERED_WITHIN_S):
                 return await self._bolt.async_dispatch(request)

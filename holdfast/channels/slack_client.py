@@ -94,10 +94,11 @@ class SlackRefusal(SlackError):
 
 @dataclass(frozen=True)
 class Installed:
-    """What a token is: of which workspace, for which user of it, with which scopes."""
+    """What a token is: of which workspace, for which user of it, whether that is the app's own, with which scopes."""
 
     team_id: str
     user_id: str
+    is_bot: bool
     scopes: frozenset[str]
 
 
@@ -114,7 +115,10 @@ class SlackClient:
             answer = await self._web.auth_test()
             scopes = str(answer.headers.get("x-oauth-scopes", ""))
             return Installed(
-                str(answer["team_id"]), str(answer["user_id"]), frozenset(scopes.replace(" ", "").split(","))
+                team_id=str(answer["team_id"]),
+                user_id=str(answer["user_id"]),
+                is_bot=bool(answer.get("bot_id")),
+                scopes=frozenset(scopes.replace(" ", "").split(",")),
             )
 
     async def post(self, thread: SlackThread, key: str, text: str, blocks: list[dict[str, Any]] | None = None) -> str:

@@ -52,6 +52,7 @@ def message_of(payload: Mapping[str, Any], team_id: str) -> SlackMessage | None:
         text=as_plain(written, app_user),
         is_addressed=is_direct or is_mention or names_app,
         is_said_once=is_direct or is_mention or not names_app,
+        has_files=bool(event.get("files")),
     )
 
 

@@ -130,6 +130,11 @@ async def _workspace(workspace: Workspace, api_url: str) -> str:
             f"the token is of the workspace {installed.team_id}, and was set for {workspace.team_id}; mend one of them "
             "(HOLDFAST_SLACK_TEAM, HOLDFAST_SLACK_BOT_TOKEN)"
         )
+    if not installed.is_bot:
+        raise ConfigurationError(
+            f"the token of the workspace {workspace.team_id} is that of the user {installed.user_id}, who would seem "
+            "to write what agents do; set the Bot User OAuth Token (xoxb-…) in its place"
+        )
     missing = sorted(SCOPES - installed.scopes)
     if missing:
         raise ConfigurationError(

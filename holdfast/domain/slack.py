@@ -75,6 +75,7 @@ class SlackMessage:
     """What a person wrote. `is_addressed`: it names the app, or is in a direct message with it.
 
     `is_said_once` False: Slack says it again as an event of another type, which tells the person what is wrong.
+    `has_files`: files are with it, which nobody reads.
     """
 
     app_id: str
@@ -84,6 +85,7 @@ class SlackMessage:
     text: str
     is_addressed: bool
     is_said_once: bool
+    has_files: bool = False
 
     @property
     def said_at(self) -> datetime:

@@ -18,6 +18,8 @@ from holdfast.store.engine import Database
 
 log = logging.getLogger(__name__)
 
+_ONLY_FILES = "I can't read files, and there is no text beside them, so I have done nothing."
+
 
 def stranger(user: SlackUser) -> str:
     """What somebody is told whose account is not linked."""
@@ -56,8 +58,10 @@ class SlackMessages:
 
     async def _is_for_agent(self, workspace: Workspace, message: SlackMessage) -> bool:
         """Whether it names the app, or is in a thread in which the agent takes part."""
+        if not (message.text or message.has_files):
+            return False
         if message.is_addressed:
-            return bool(message.text)
+            return True
         async with self._database.tenant(workspace.tenant_id) as connection:
             return await slack_threads.find(connection, workspace.tenant_id, message.thread) is not None
 
@@ -69,6 +73,8 @@ class SlackMessages:
             return stranger(message.user) if message.is_addressed else None
         if not caller.may(Permission.MESSAGES_SEND):
             return lacking(Permission.MESSAGES_SEND)
+        if not message.text:
+            return _ONLY_FILES
         try:
             await self._accept(app, caller, message)
         except Unavailable:

@@ -106,6 +106,8 @@ class FakeSlack:
     #: By method and channel, which is empty where a method is about none.
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
     scopes: str = SCOPES
+    #: Of the token; empty: the token is a person's.
+    bot: str = BOT
 
     def __post_init__(self) -> None:
         self._script: dict[tuple[str, str], deque[Trouble]] = {}
@@ -184,7 +186,7 @@ class FakeSlack:
         with self._lock:
             match method:
                 case "auth.test":
-                    return {"team_id": TEAM, "user_id": APP_USER, "bot_id": BOT}
+                    return {"team_id": TEAM, "user_id": APP_USER, "bot_id": self.bot or None}
                 case "chat.postMessage":
                     return self._posted(asked)
                 case "chat.update":

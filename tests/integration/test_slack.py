@@ -150,6 +150,7 @@ async def test_what_slack_has_not_signed_is_refused(stage: Stage, place: Place, 
     assert (await place.raw("/slack/events", body)).json() == {"challenge": "c"}
     for odd in (b"[1]", b"[" * 100_000, b'{"authorizations": {"a": 1}}', b'{"authorizations": [1]}'):
         assert (await place.raw("/slack/events", odd, **{"content-type": "application/json"})).status_code == 422
+    assert (await place.event({"type": "app_rate_limited", "team_id": fake.TEAM})).status_code == 200
     payload = place.message(mention("hello"), ada, kind="app_mention")
     assert (await place.event({**payload, "team_id": "T2", "authorizations": []})).status_code == 200
     assert await runs(stage, place) == []
@@ -174,6 +175,11 @@ async def test_only_people_who_are_linked_with_a_role_are_listened_to(stage: Sta
         {"edited": {"user": ada}},
     ):
         assert (await place.event(place.message(mention("hello"), ada, **others))).status_code == 200
+    # A file, and not a word: who sent it is told, and not twice.
+    for kind in ("app_mention", "message"):
+        await place.event(place.message(mention(""), ada, kind=kind, subtype="file_share", files=[{"id": "F1"}]))
+    await place.event(place.message(mention(""), ada, kind="app_mention"))
+    assert "can't read files" in await place.said(ada)
     own = await place.event(place.message(mention("hello"), fake.APP_USER))
     reaction = await place.event({**place.message("", ada), "event": {"type": "reaction_added", "user": ada}})
     assert (own.status_code, reaction.status_code, await runs(stage, place)) == (200, 200, [])

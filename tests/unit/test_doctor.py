@@ -7,7 +7,7 @@ import pytest
 
 from holdfast.cli import doctor
 from holdfast.domain.errors import HoldfastError
-from holdfast.testing.slack import TEAM, FakeSlack, Refused
+from holdfast.testing.slack import APP_USER, TEAM, FakeSlack, Refused
 
 
 @pytest.fixture
@@ -34,6 +34,8 @@ def test_slack_is_asked_whether_the_token_will_do(slack: FakeSlack, monkeypatch:
     assert asyncio.run(doctor.slack()) == f"the token is of the workspace {TEAM}, for the tenant 'acme'"
     slack.scopes = slack.scopes.replace("chat:write,", "")
     assert "lacks the scopes chat:write; add them" in complaint()
+    slack.bot = ""
+    assert f"is that of the user {APP_USER}, who would seem to write" in complaint()
     slack.script("auth.test", Refused("invalid_auth"))
     assert "Slack refuses auth.test: invalid_auth" in complaint()
     monkeypatch.setenv("HOLDFAST_SLACK_TEAM", "T9")
