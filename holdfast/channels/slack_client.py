@@ -17,7 +17,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from holdfast.channels.slack_text import escaped
-from holdfast.domain.slack import SlackThread
+from holdfast.domain.slack import SlackPlace, SlackThread
 
 API_URL = "https://slack.com/api/"
 
@@ -166,12 +166,12 @@ class SlackClient:
             if not cursor:
                 return None
 
-    async def whisper(self, thread: SlackThread, user_id: str, text: str) -> None:
-        """Tell one person of a thread something that nobody else sees."""
+    async def whisper(self, place: SlackPlace, user_id: str, text: str) -> None:
+        """Tell one person something that nobody else sees."""
         async with _understood("chat.postEphemeral"):
             await self._web.chat_postEphemeral(
-                channel=thread.channel_id,
-                thread_ts=thread.thread_ts,
+                channel=place.channel_id,
+                thread_ts=place.thread_ts,
                 user=user_id,
                 text=escaped(text),
                 parse="none",

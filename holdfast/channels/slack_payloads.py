@@ -9,7 +9,7 @@ from typing import Any
 
 from holdfast.channels.slack_cards import REASON
 from holdfast.channels.slack_text import as_plain, names
-from holdfast.domain.slack import Pressed, SlackMessage, SlackThread, SlackUser
+from holdfast.domain.slack import Pressed, SlackMessage, SlackPlace, SlackThread, SlackUser
 from holdfast.domain.storable import is_storable
 
 #: Of a person's new message; any other is a change, a removal, a notice of Slack's own, or a bot's.
@@ -63,11 +63,10 @@ def press_of(payload: Mapping[str, Any], team_id: str) -> Pressed | None:
     user_id = _text(user, "id")
     if not value or not user_id:
         return None
-    thread_ts = _text(container, "thread_ts") or _text(container, "message_ts")
     reason = _part(_part(_part(_part(view, "state"), "values"), REASON), REASON)
     return Pressed(
         user=SlackUser(_text(user, "team_id") or team_id, user_id),
-        thread=SlackThread(team_id, _text(container, "channel_id"), thread_ts),
+        place=SlackPlace(_text(container, "channel_id"), _text(container, "thread_ts") or None),
         value=value,
         trigger_id=_text(payload, "trigger_id"),
         reason=_text(reason, "value").strip() or None,

@@ -47,6 +47,14 @@ class SlackThread:
 
 
 @dataclass(frozen=True)
+class SlackPlace:
+    """Where a person looks: a channel; or a thread in it, which is there only once somebody has replied."""
+
+    channel_id: str
+    thread_ts: str | None
+
+
+@dataclass(frozen=True)
 class SlackUser:
     """An account. Where a channel is shared, `team_id` is another workspace than the one that the app is in."""
 
@@ -64,7 +72,7 @@ class Pressed:
     """A button of a card that a person pressed, or a modal that they sent. `value`: what it carries."""
 
     user: SlackUser
-    thread: SlackThread
+    place: SlackPlace
     value: str
     trigger_id: str = ""
     reason: str | None = None
@@ -86,6 +94,12 @@ class SlackMessage:
     is_addressed: bool
     is_said_once: bool
     has_files: bool = False
+
+    @property
+    def place(self) -> SlackPlace:
+        """Where who wrote it looks: what has no replies yet is no thread, and nothing is seen in it."""
+        thread_ts = self.thread.thread_ts
+        return SlackPlace(self.thread.channel_id, None if thread_ts == self.ts else thread_ts)
 
     @property
     def said_at(self) -> datetime:

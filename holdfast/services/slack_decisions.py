@@ -39,7 +39,7 @@ class SlackDecisions:
         """
         refusal = await self._refusal(workspace, pressed, Decision.APPROVE)
         if refusal is not None:
-            self._notices.tell(workspace, pressed.thread, pressed.user.user_id, refusal)
+            self._notices.tell(workspace, pressed.place, pressed.user.user_id, refusal)
 
     async def sent(self, workspace: Workspace, pressed: Pressed, decision: Decision) -> str | None:
         """A modal that was sent: decide. Answers with why not, if not.
@@ -62,7 +62,7 @@ class SlackDecisions:
         confirmation_id, _ = slack_cards.read_bound(pressed.value)
         found = await self._shown(workspace, pressed, confirmation_id)
         if isinstance(found, str):
-            self._notices.tell(workspace, pressed.thread, pressed.user.user_id, found)
+            self._notices.tell(workspace, pressed.place, pressed.user.user_id, found)
         else:
             self._notices.open(workspace, pressed.trigger_id, slack_cards.review_modal(found))
 

@@ -54,7 +54,7 @@ class SlackMessages:
             return
         refusal = await self._refusal(app, message)
         if refusal is not None and message.is_said_once:
-            self._notices.tell(app.workspace, message.thread, message.user.user_id, refusal)
+            self._notices.tell(app.workspace, message.place, message.user.user_id, refusal)
 
     async def _is_for_agent(self, workspace: Workspace, message: SlackMessage) -> bool:
         """Whether it names the app, or is in a thread in which the agent takes part."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from holdfast.channels.slack_client import SlackClient, SlackError
-from holdfast.domain.slack import SlackThread, Workspace
+from holdfast.domain.slack import SlackPlace, Workspace
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +24,9 @@ class SlackNotices:
         self._clients = {team_id: client(workspace.bot_token) for team_id, workspace in workspaces.items()}
         self._sending: set[asyncio.Task[None]] = set()
 
-    def tell(self, workspace: Workspace, thread: SlackThread, user_id: str, text: str) -> None:
-        """Tell one person something that nobody else in the thread sees."""
-        self._begin(self._clients[workspace.team_id].whisper(thread, user_id, text))
+    def tell(self, workspace: Workspace, place: SlackPlace, user_id: str, text: str) -> None:
+        """Tell one person something that nobody else there sees."""
+        self._begin(self._clients[workspace.team_id].whisper(place, user_id, text))
 
     def open(self, workspace: Workspace, trigger_id: str, view: dict[str, Any]) -> None:
         """Open a modal for whoever pressed a button just now."""

@@ -194,7 +194,9 @@ class FakeSlack:
                 case "conversations.replies":
                     return {"messages": [_as_reply(one) for one in self.in_thread(asked["channel"], asked["ts"])]}
                 case "chat.postEphemeral":
-                    self.whispers.append(asked)
+                    # In a thread, it is shown only if there is one already: nobody sees what is below a lone message.
+                    if not asked.get("thread_ts") or self.in_thread(asked["channel"], asked["thread_ts"]):
+                        self.whispers.append(asked)
                 case "views.open":
                     self.views.append(asked)
                 case _:
