@@ -15,7 +15,7 @@ import hmac
 import json
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -105,6 +105,8 @@ class FakeSlack:
     views: list[Json] = field(default_factory=list)
     #: By method and channel, which is empty where a method is about none.
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    #: What was asked for, by method.
+    asked: dict[str, list[Json]] = field(default_factory=lambda: defaultdict(list))
     scopes: str = SCOPES
     #: Of the token; empty: the token is a person's.
     bot: str = BOT
@@ -166,6 +168,7 @@ class FakeSlack:
         about = (method, str(asked.get("channel", "")))
         with self._lock:
             self.calls[about] += 1
+            self.asked[method].append(asked)
             troubles = self._script.get(about)
             trouble = troubles.popleft() if troubles else None
         match trouble:

@@ -380,6 +380,10 @@ async def test_a_post_is_made_again_only_when_it_is_known_not_to_have_arrived(
         with pytest.raises(Retryable, match=code):
             await channel(60).deliver(delivery)
     assert place.calls("conversations.replies") == looked
+    place.script("chat.postMessage", RateLimited(7))
+    with pytest.raises(Retryable, match="too many calls") as asked_to_wait:
+        await channel(60).deliver(delivery)
+    assert asked_to_wait.value.retry_after == timedelta(seconds=7)
     place.script("chat.postMessage", DiesAfterwards())
     with pytest.raises(Retryable, match="not answered"):
         await channel(60).deliver(delivery)

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from holdfast.channels import slack_cards
+from holdfast.channels.slack_client import SlackClient
 from holdfast.channels.slack_payloads import message_of, press_of
 from holdfast.channels.slack_text import as_mrkdwn, as_plain, cut
 from holdfast.domain.confirmations import Confirmation, ConfirmationKind, ConfirmationStatus, Decision
+from holdfast.domain.slack import SlackPlace, SlackThread
 from holdfast.testing import slack as fake
 
 ASKED = Confirmation(
@@ -86,6 +88,26 @@ def test_marks_that_only_open_hold_up_nobody(opening: str) -> None:
     assert len(as_mrkdwn(said)) >= len(said) - 3
 
 
+async def test_nothing_that_is_posted_is_read_as_names_or_links_and_slack_fetches_nothing() -> None:
+    """What is said in arguments beside the text, where Slack's defaults are others, and differ."""
+    with fake.FakeSlack() as slack:
+        client = SlackClient("xoxb-1", slack.url)
+        ts = await client.post(SlackThread("T1", "C1", "1.0"), "key", "@here", [])
+        await client.update("C1", ts, "@here", [])
+        await client.whisper(SlackPlace("C1", "1.0"), "U1", "<!here> & others")
+        (posted,), (updated,), (whispered,) = (
+            slack.asked[method] for method in ("chat.postMessage", "chat.update", "chat.postEphemeral")
+        )
+    assert [asked["parse"] for asked in (posted, updated, whispered)] == ["none"] * 3
+    off = {
+        posted["unfurl_links"],
+        posted["unfurl_media"],
+        *(asked["link_names"] for asked in (posted, updated, whispered)),
+    }
+    assert off <= {False, "0"}, "as JSON or as a form"
+    assert whispered["text"] == "&lt;!here&gt; &amp; others"
+
+
 def test_a_text_is_cut_between_characters_and_says_so() -> None:
     assert cut("a &amp; b", 9, "…") == "a &amp; b"
     assert cut("abcd &amp; more", 9, "…") == "abcd …"
@@ -110,6 +132,14 @@ def test_a_text_is_cut_between_characters_and_says_so() -> None:
 def test_what_is_no_persons_message_is_none(event: Any) -> None:
     assert message_of({"team_id": "T1", "event": event}, "T1") is None
     assert press_of({"actions": event, "user": event, "view": event}, "T1") is None
+
+
+def test_what_the_app_itself_wrote_is_no_persons_message() -> None:
+    by = {
+        user: fake.message_event("hi", user=user, channel="C1", ts="1.0", event_id="E")
+        for user in ("U1", fake.APP_USER)
+    }
+    assert [message_of(event, "T1") is None for event in by.values()] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -149,6 +179,8 @@ def test_a_card_says_all_that_a_decision_hangs_on() -> None:
     for part in ('"order": 7', "`refund_order: confirm`", "<!date^1767323045^", "2026-01-02T03:04:05+00:00", "billing"):
         assert part in shown
     assert "then it is rejected" in shown
+    texts = [text for block in blocks for text in (block.get("text"), *block.get("elements", [])) if text]
+    assert all(text["verbatim"] for text in texts if text["type"] == "mrkdwn"), "Slack is to make no links"
     assert "By somebody else than who asked" in shown
     assert "`refund_order`, until <!date^1767323045^" in slack_cards.reminder(ASKED)
     buttons = blocks[-1]["elements"]
