@@ -85,6 +85,11 @@ def reminder(confirmation: Confirmation) -> str:
     return f"This still waits for a decision: {_line(confirmation.tool)}, until {_moment(confirmation.deadline)}."
 
 
+def is_whole(confirmation: Confirmation) -> bool:
+    """Whether the card shows all arguments, so that it is enough to approve them."""
+    return _length(confirmation) <= _IN_CARD
+
+
 def digest(text: str, blocks: list[Block]) -> str:
     """Tells one card from another."""
     return hashlib.sha256(json.dumps([text, blocks], sort_keys=True).encode()).hexdigest()
@@ -162,11 +167,10 @@ def _buttons(confirmation: Confirmation) -> list[Block]:
     if confirmation.kind is ConfirmationKind.OUTCOME:
         return [_context(f"Say what became of it: `holdfast runs resolve {confirmation.tool_call_id} …`")]
     reject = _button(REJECT, "Reject…", value, "danger")
-    length = len(escaped(as_json(confirmation.arguments)))
-    if length > _IN_MODAL:
+    if _length(confirmation) > _IN_MODAL:
         where = f"`holdfast confirmations show {confirmation.confirmation_id}`"
         return [_context(f"Too long to be approved in Slack: {where}"), _actions(reject)]
-    if length > _IN_CARD:
+    if not is_whole(confirmation):
         return [_actions(_button(REVIEW, "Review all and approve", value, "primary"), reject)]
     return [_actions(_button(APPROVE, "Approve", value, "primary"), reject)]
 
@@ -183,6 +187,10 @@ def _ending(confirmation: Confirmation) -> str:
     edited = " with other arguments" if confirmation.edited_arguments is not None else ""
     word = "Resolved" if confirmation.status is ConfirmationStatus.RESOLVED else "Approved"
     return f":white_check_mark: {word}{edited} {by}{said}"
+
+
+def _length(confirmation: Confirmation) -> int:
+    return len(escaped(as_json(confirmation.arguments)))
 
 
 def _head(text: str, limit: int) -> str:

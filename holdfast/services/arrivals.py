@@ -12,6 +12,7 @@ from holdfast.domain.permissions import Caller
 from holdfast.services.confirmation_endings import settle_withdrawn
 from holdfast.services.confirmations import Decided, decide_in, may_decide
 from holdfast.services.runs import ask_to_cancel
+from holdfast.services.slack_conversations import has_been_shown
 from holdfast.store import agents, confirmations, outbox, runs, switches
 from holdfast.store.agents import Reception
 from holdfast.store.turns import Conversation
@@ -97,7 +98,9 @@ async def _decides(connection: AsyncConnection, caller: Caller, message: NewMess
     if len(pending) != 1 or not may_decide(caller, pending[0]):
         return False
     (asked,) = pending
-    if message.said_at is not None and message.said_at < asked.created_at:
+    if message.said_at is not None and not await has_been_shown(
+        connection, caller.tenant_id, asked, message.said_at, decision
+    ):
         return False
     await runs.lock(connection, caller.tenant_id, asked.run_id)
     try:

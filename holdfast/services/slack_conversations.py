@@ -1,11 +1,15 @@
 """Threads of Slack as conversations: begun by the first message that is accepted there, and told of from then on."""
 
+from datetime import datetime
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.channels.slack_cards import is_whole
 from holdfast.domain import events
+from holdfast.domain.confirmations import Confirmation, Decision
 from holdfast.domain.deliveries import Subscription
 from holdfast.domain.slack import SlackThread
-from holdfast.store import slack_threads, subscriptions, turns
+from holdfast.store import slack_posts, slack_threads, subscriptions, turns
 from holdfast.store.turns import Conversation
 
 #: What a thread is told: replies, and confirmations with all that becomes of them.
@@ -39,3 +43,15 @@ async def conversation_of(connection: AsyncConnection, tenant_id: str, thread: S
     conversation = await turns.look(connection, tenant_id, found)
     assert conversation is not None
     return conversation
+
+
+async def has_been_shown(
+    connection: AsyncConnection, tenant_id: str, asked: Confirmation, said_at: datetime, decision: Decision
+) -> bool:
+    """Whether who said "yes" or "no" at a moment had before their eyes what they decide: to approve, all of it.
+
+    Both moments are Slack's, which tells of a message up to hours after it was written, and may show a card as late.
+    """
+    shown_at = await slack_posts.shown_at(connection, tenant_id, asked.confirmation_id, asked.created_at)
+    is_shown = shown_at is not None and shown_at <= said_at
+    return is_shown and (decision is not Decision.APPROVE or is_whole(asked))

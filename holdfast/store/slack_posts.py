@@ -10,7 +10,7 @@ that was taken for dead and was not finds that the post was attempted since it l
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
@@ -35,6 +35,10 @@ RETURNING subject_id
 """)
 _REFUSED = text(f"UPDATE slack_posts SET attempted_at = NULL WHERE {_OWN}")
 _SHOWN = text(f"UPDATE slack_posts SET ts = :ts, shown = :shown WHERE {_OWN}")
+_STANDS = text("""
+SELECT ts, attempted_at IS NOT NULL AS is_attempted FROM slack_posts
+WHERE tenant_id = :tenant_id AND subject_id = :subject_id
+""")
 _RELEASE = text(f"UPDATE slack_posts SET claimed_until = '-infinity' WHERE {_OWN}")
 
 
@@ -85,6 +89,19 @@ async def refused(connection: AsyncConnection, own: Claim) -> None:
 async def shown(connection: AsyncConnection, own: Claim, ts: str, what: str | None) -> None:
     """Take note of the message, and of what it says; None: nobody knows which state of it was posted."""
     await connection.execute(_SHOWN, {**vars(own), "ts": ts, "shown": what})
+
+
+async def shown_at(
+    connection: AsyncConnection, tenant_id: str, subject_id: str, otherwise: datetime
+) -> datetime | None:
+    """Since when people can have seen a post, by Slack's clock; `otherwise`, where nobody knows yet whether they can.
+
+    None: it was not posted.
+    """
+    row = (await connection.execute(_STANDS, {"tenant_id": tenant_id, "subject_id": subject_id})).one_or_none()
+    if row is not None and row.ts is not None:
+        return datetime.fromtimestamp(float(row.ts), UTC)
+    return otherwise if row is not None and row.is_attempted else None
 
 
 async def release(connection: AsyncConnection, own: Claim) -> None:

@@ -207,7 +207,7 @@ class FakeSlack:
         return {}
 
     def _posted(self, asked: Json) -> Json:
-        self._clock += 1
+        self._clock = max(self._clock + 0.000_01, time.time())
         ts = f"{self._clock:.6f}"
         message = SlackMessage(
             asked["channel"],

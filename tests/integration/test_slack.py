@@ -243,15 +243,24 @@ async def test_a_button_decides_for_whoever_may_and_for_nobody_else(stage: Stage
 async def test_a_yes_decides_nothing_that_was_asked_after_it_was_said(stage: Stage, place: Place) -> None:
     """Slack sends again, for hours, what it could not tell at once."""
     ada, dora = await person(stage, "ada", "client"), await person(stage, "dora", "client", "approver", "billing")
-    root, card = await ask(place, stage, ada, marker="said yes", amount=7)
-    before, after = f"{int(time.time()) - 60}.000001", f"{int(time.time()) + 60}.000001"
-    assert (await place.event(place.message("yes", dora, ts=before, thread_ts=root))).status_code == 200
-    status = "SELECT status FROM confirmations WHERE confirmation_id = $1"
-    asked = card.buttons["holdfast_approve"].split()[0]
-    assert [row["status"] for row in await stage.rows(status, asked)] == ["pending"]
+    place.script("chat.postMessage", Holds())
+    stage.provider.script(ToolCalls([("pay", {"marker": "said yes", "amount": 7})]))
+    root = new_ts()
+    await place.event(place.message(mention("pay"), ada, ts=root, kind="app_mention"))
+    await until(lambda: place.calls("chat.postMessage") == 1)
+    status = "SELECT status FROM confirmations WHERE run_id = $1"
+    (run,) = await runs(stage, place)
+    # Asked, and not shown yet.
+    unseen = f"{time.time():.6f}"
+    place.slack.release()
+    (card,) = await place.posted(root)
+    await until_is(stage, "SELECT count(*) FROM slack_posts WHERE ts = $1", 1, card.ts)
+    assert (await place.event(place.message("yes", dora, ts=unseen, thread_ts=root))).status_code == 200
+    assert [row["status"] for row in await stage.rows(status, run["run_id"])] == ["pending"]
 
+    after = f"{int(time.time()) + 60}.000001"
     assert (await place.event(place.message("yes", dora, ts=after, thread_ts=root))).status_code == 200
-    await until_is(stage, status, "approved", asked)
+    await until_is(stage, status, "approved", run["run_id"])
     assert "Approved by `dora` (via `chat`)" in (await changed(place, card)).text
     await place.posted(root, 3)
 
@@ -278,6 +287,7 @@ async def test_a_call_is_rejected_with_a_reason_and_only_once(stage: Stage, plac
 
 async def test_what_is_too_long_for_a_card_is_approved_where_all_of_it_is_shown(stage: Stage, place: Place) -> None:
     ada, dora = await person(stage, "ada", "client"), await person(stage, "dora", "approver", "billing")
+    talker = await person(stage, "dora", "client", "approver", "billing")
     marker = "long" + "&" * 5_000 + "end"
     root, card = await ask(place, stage, ada, marker=marker, amount=7)
     assert (set(card.buttons), "end" in str(card.blocks)) == ({"holdfast_review", "holdfast_reject"}, False)
@@ -288,11 +298,15 @@ async def test_what_is_too_long_for_a_card_is_approved_where_all_of_it_is_shown(
     await place.press(card, "holdfast_review", dora)
     await until(lambda: bool(place.slack.views))
     view = place.slack.views.pop()["view"]
+    # Nor is it by a word in the thread, to what is shown there.
+    after = f"{int(time.time()) + 60}.000001"
+    assert (await place.event(place.message("yes", talker, ts=after, thread_ts=root))).status_code == 200
+    assert effects("pay", marker) == []
     shown = "".join(block["text"]["text"] for block in view["blocks"][1:-1])
     assert (shown.count("&amp;"), "end" in shown) == (5_000, True)
     assert max(len(block["text"]["text"]) for block in view["blocks"][:-1]) <= 3_000
     assert (await place.send(view, dora)).content == b""
-    assert len(await place.posted(root, 2)) == 2
+    assert len(await place.posted(root, 3)) == 3
 
 
 async def test_a_card_says_what_was_decided_elsewhere_or_not_at_all(stage: Stage, place: Place) -> None:
