@@ -172,6 +172,15 @@ def test_who_writes_in_a_shared_channel_is_of_their_own_workspace(
         assert (message.user.subject, message.thread.team_id, message.is_addressed) == (f"{home}/U1", "T1", False)
 
 
+def test_who_presses_in_a_shared_channel_is_of_their_own_workspace() -> None:
+    card = fake.SlackMessage("C1", "2.0", "1.0", "", [], {})
+    pressed = fake.button_press(card, "holdfast_approve", "U1", "conf_1 d")
+    for team in ("T1", "T2"):
+        by = press_of({**pressed, "user": {"id": "U1", "team_id": team}}, "T1")
+        assert by is not None
+        assert (by.user.subject, by.place) == (f"{team}/U1", SlackPlace("C1", "1.0"))
+
+
 def test_a_card_says_all_that_a_decision_hangs_on() -> None:
     text, blocks = slack_cards.card(ASKED)
     shown = "\n".join(str(block) for block in blocks)
