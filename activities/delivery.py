@@ -8,7 +8,7 @@ slot, and no event of the workflow's history.
 """
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -49,9 +49,9 @@ class Room:
 
 
 class DeliveryActivities:
-    """Makes attempts at deliveries."""
+    """Makes attempts at deliveries. `backoff`: when to try again, by the kind."""
 
-    def __init__(self, database: Database, channels: Channels, backoff: Backoff, room: Room) -> None:
+    def __init__(self, database: Database, channels: Channels, backoff: Callable[[str], Backoff], room: Room) -> None:
         self._database = database
         self._channels = channels
         self._backoff = backoff
@@ -105,7 +105,8 @@ class DeliveryActivities:
         await channel.deliver(begun.delivery)
 
     async def _postpone(self, own: DeliveryRef, begun: Begun, error: Retryable) -> DeliveryOutcome:
-        wait = self._backoff.wait(begun.attempts, begun.pending_since, datetime.now(UTC), error.retry_after)
+        backoff = self._backoff(own.kind)
+        wait = backoff.wait(begun.attempts, begun.pending_since, datetime.now(UTC), error.retry_after)
         if wait is None:
             return await self._settle(own, DeliveryStatus.FAILED, str(error))
         async with self._database.tenant(own.tenant_id) as connection:

@@ -145,8 +145,10 @@ def _activities(
 
 
 def _deliveries(settings: WorkerSettings, database: Database) -> DeliveryActivities:
-    backoff = Backoff(
-        first=timedelta(seconds=settings.delivery_first_retry_s), patience=timedelta(hours=settings.delivery_patience_h)
+    backoff = partial(
+        Backoff.of,
+        first=timedelta(seconds=settings.delivery_first_retry_s),
+        patience=timedelta(hours=settings.delivery_patience_h),
     )
     # Receivers outside may hang: of each kind, those of a tenant hold a sixteenth of the worker at most, all of them a
     # quarter of it.

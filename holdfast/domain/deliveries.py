@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 #: How an event is told; it selects the channel.
 Kind = Literal["webhook", "slack"]
@@ -110,6 +110,11 @@ class Backoff:
     first: timedelta = timedelta(seconds=5)
     longest: timedelta = timedelta(hours=4)
     patience: timedelta = timedelta(days=1)
+
+    @classmethod
+    def of(cls, kind: str, first: timedelta, patience: timedelta) -> Self:
+        """That of a kind: in a thread of Slack somebody waits, and is told soon after Slack is back."""
+        return cls(first, timedelta(minutes=15) if kind == "slack" else cls.longest, patience)
 
     def wait(self, attempts: int, since: datetime, now: datetime, asked: timedelta | None = None) -> timedelta | None:
         """How long to wait after so many attempts; None: no longer. The last attempt is made when patience ends.

@@ -20,6 +20,7 @@ from tests.harness.caller import Caller, Json
 from tests.harness.conditions import until
 from tests.harness.stage import KEYRING, Stage
 from tests.integration.test_cli import said
+from tests.integration.test_erasure import columns_with
 from tests.unit.http_servers import Answer, Internet, Server, death, endless, http, moved, serving
 
 GONE = http(410)
@@ -173,13 +174,13 @@ async def nothing_is_left(stage: Stage, caller: Caller) -> bool:
     return await words(stage, caller) == 0
 
 
-async def test_both_secrets_sign_after_a_rotation(ada: Caller) -> None:
+async def test_both_secrets_sign_after_a_rotation_and_are_shown_nowhere_again(ada: Caller, stage: Stage) -> None:
     async with serving(TAKEN) as receiver:
         webhook = await new_webhook(ada, receiver.url, "run.completed")
         path = f"/v1/webhooks/{webhook['id']}"
         rotated = (await ada.http.post(f"{path}/rotation", json={"grace_period": "1h"})).json()
         await ada.ask("hello")
-        await told(ada, webhook, "delivered", 1)
+        (delivery,) = await told(ada, webhook, "delivered", 1)
         assert rotated["secret"] != webhook["secret"]
         assert verified(receiver, rotated["secret"]) == verified(receiver, webhook["secret"])
 
@@ -189,8 +190,11 @@ async def test_both_secrets_sign_after_a_rotation(ada: Caller) -> None:
         await told(ada, webhook, "delivered", 2)
         assert len(verified(receiver, again["secret"])) == 1
         assert len(receiver.requests[0].headers["webhook-signature"].split()) == 1
-    shown = json.dumps([await ada.get(path), await ada.get("/v1/webhooks")])
+    history = await stage.temporal.get_workflow_handle(f"{ada.tenant_id}:webhook:{delivery['id']}").fetch_history()
+    shown = json.dumps([await ada.get(path), await ada.get("/v1/webhooks"), history.to_json()])
     assert "whsec_" not in shown
+    for secret in (webhook["secret"], rotated["secret"], again["secret"]):
+        assert await columns_with(stage, secret.removeprefix("whsec_")) == set()
 
 
 async def test_a_receiver_that_hangs_holds_up_nobody_else_and_one_that_is_deleted_is_left_alone(

@@ -64,6 +64,15 @@ def test_attempts_get_rarer_for_a_day_and_the_last_is_made_at_its_end() -> None:
     assert backoff.wait(1_000_000, NOW, NOW) is not None
 
 
+def test_who_waits_in_a_thread_is_told_soon_after_slack_is_back() -> None:
+    first, patience = timedelta(seconds=5), timedelta(days=1)
+    slack, webhook = (Backoff.of(kind, first, patience) for kind in ("slack", "webhook"))
+    late = NOW + timedelta(hours=12)
+    after_outage = slack.wait(40, NOW, late), webhook.wait(40, NOW, late)
+    assert None not in after_outage
+    assert [wait < timedelta(minutes=23) for wait in after_outage if wait] == [True, False]
+
+
 def test_a_receiver_that_asks_for_time_gets_it_but_no_more_than_is_left() -> None:
     backoff = Backoff()
     assert backoff.wait(1, NOW, NOW, timedelta(hours=3)) == timedelta(hours=3)
