@@ -189,10 +189,12 @@ async def _of_call(connection: AsyncConnection, caller: Caller, output: ClientOu
 
 
 def _key(caller: Caller, exchange: Exchange, run_id: str | None) -> str:
-    """What makes a request the same as another: the run that it follows, and all that it says."""
+    """What makes a request the same as another: the answer that it follows, and all that it says."""
+    # A run may give several answers, one after each "yes"; where one is named, it is that one.
+    follows = run_id if exchange.place is None else exchange.place.response_id
     beside = [as_stored(exchange.client_tools), exchange.metadata]
     try:
-        return f"openai:{canonical_digest([caller.person, run_id, exchange.history, beside])}"
+        return f"openai:{canonical_digest([caller.person, follows, exchange.history, beside])}"
     except ValueError as error:
         raise InvalidInput("metadata", f"The metadata can't be stored: {error}") from error
 

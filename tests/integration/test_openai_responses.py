@@ -240,6 +240,21 @@ async def test_an_approval(client: Any, ada: Caller, provider: ScriptedProvider)
     assert after.conversation == asked.conversation
 
 
+async def test_the_same_words_after_another_answer_of_the_same_run(
+    client: Any, ada: Caller, provider: ScriptedProvider
+) -> None:
+    provider.script(pay(ada, 1), pay(ada, 2), Text("Both are paid."))
+    asked = await client.responses.create(model="support", input="pay twice")
+    once = await client.responses.create(model="support", input="yes", previous_response_id=asked.id)
+    again = await client.responses.create(model="support", input="yes", previous_response_id=asked.id)
+    twice = await client.responses.create(model="support", input="yes", previous_response_id=once.id)
+
+    assert again == once
+    assert [json.loads(item.arguments)["amount"] for item in items(once, "mcp_approval_request")] == [2]
+    assert (twice.conversation, twice.output_text) == (asked.conversation, "Both are paid.")
+    assert len(effects("pay", ada.tenant_id)) == 2
+
+
 async def test_approvals_of_one_answer(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
     both = ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 1}), ("send", {"marker": ada.tenant_id})])
     provider.script(both, Text("Half of it."))
