@@ -293,9 +293,10 @@ def waiting_text(asked: Mapping[str, Any]) -> str:
             f"What became of {asked['tool']} is unknown, and a person must say it (POST /v1/tool-calls/"
             f"{asked['tool_call_id']}/resolution) by {until}. Confirmation: {asked['confirmation_id']}"
         )
-    return f"A person must confirm {asked['tool']} by {until}, else: {asked['on_deadline']}. Confirmation: " + str(
-        asked["confirmation_id"]
-    )
+    # In a fence of lines of their own, which nothing in one line of JSON can close or hide.
+    arguments = f"```json\n{_as_visible(_as_json(asked['arguments']))}\n```"
+    what = f"A person must confirm {asked['tool']} by {until}, else: {asked['on_deadline']}. It would run with"
+    return f"{what}\n\n{arguments}\n\nConfirmation: {asked['confirmation_id']}"
 
 
 def _approval_id(asked: Mapping[str, Any]) -> str:
@@ -308,6 +309,11 @@ def _ulid(tool_call_id: str) -> str:
 
 def _as_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _as_visible(text: str) -> str:
+    """JSON with whatever a screen hides or turns round written out."""
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def _part(text: str) -> Json:

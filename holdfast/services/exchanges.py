@@ -19,6 +19,7 @@ from holdfast.domain.exchanges import Approval, Exchange, Kind, Place, call_of_i
 from holdfast.domain.messages import NewMessage
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.runs import Run
+from holdfast.services.arrivals import decision_in
 from holdfast.services.confirmations import MAX_AT_ONCE, Confirmations, Decided
 from holdfast.services.messages import Accepted, Messages
 from holdfast.services.refusals import Asked, recording_refusals
@@ -116,7 +117,19 @@ class Exchanges:
             outputs=exchange.outputs,
             follows=None if known is None else known.run_id,
             history=exchange.history,
+            shown=await self._shown(caller, exchange, known),
         )
+
+    async def _shown(self, caller: Caller, exchange: Exchange, known: Known | None) -> frozenset[str] | None:
+        """What a "yes" can be about: the confirmations of the answer that a request follows; None: it follows none."""
+        place = exchange.place
+        if place is None or known is None or known.run_id is None or decision_in(exchange.text) is None:
+            return exchange.asked
+        tenant_id, run_id, after = caller.tenant_id, known.run_id, place.after
+        async with self._database.tenant(tenant_id) as connection:
+            if run_id != place.run_id:
+                after = await event_log.merged_at(connection, tenant_id, place.run_id, run_id)
+            return await event_log.asked_in(connection, tenant_id, run_id, after)
 
     async def _known(self, caller: Caller, exchange: Exchange) -> Known | None:
         """The conversation that a request goes on with, and the run that it follows; None: it begins one."""

@@ -309,7 +309,7 @@ def _as_body(message: NewMessage) -> dict[str, Any]:
         "follows": message.follows,
         "history": message.history,
     }
-    usual = {name: value for name, value in vars(message).items() if name not in ("key", "said_at", *rare)}
+    usual = {name: value for name, value in vars(message).items() if name not in ("key", "said_at", "shown", *rare)}
     return usual | {name: value for name, value in rare.items() if value}
 
 

@@ -142,8 +142,12 @@ async def test_what_waits_for_a_person_is_named(ada: Caller, stage: Stage, provi
         said = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
         (run,) = await runs_of(ada)
         (asked,) = await ada.pending(run)
-        assert "pay" in said
+        assert f"pay by {asked['deadline'][:19]}" in said
+        assert f'```json\n{{"marker":"{ada.tenant_id}","amount":1}}\n```' in said
         assert said.endswith(asked["id"])
+        unseen = [*messages, {"role": "assistant", "content": said.replace("conf_", "")}, user("yes")]
+        with pytest.raises(openai.BadRequestError):
+            await client.chat.completions.create(model="support", messages=unseen)
         messages += [{"role": "assistant", "content": said}, user("yes")]
         done = await client.chat.completions.create(model="support", messages=messages)
         assert done.choices[0].message.content == "Paid."

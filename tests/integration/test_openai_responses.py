@@ -255,6 +255,29 @@ async def test_the_same_words_after_another_answer_of_the_same_run(
     assert len(effects("pay", ada.tenant_id)) == 2
 
 
+async def test_a_yes_is_to_what_was_shown(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
+    provider.script(pay(ada, 1), pay(ada, 1000), Text("Paid."))
+    asked = await client.responses.create(model="support", input="pay")
+    (run,) = await runs_of(ada)
+    (shown,) = await ada.pending(run)
+    await ada.decide(shown, "reject")
+
+    async def is_asked_anew() -> bool:
+        return [one["id"] for one in await ada.pending(run)] not in ([], [shown["id"]])
+
+    await until(is_asked_anew)
+    history: Any = [{"role": "user", "content": "pay"}, *[item.model_dump() for item in asked.output]]
+    for body in (
+        {"input": "yes", "previous_response_id": asked.id},
+        {"input": [*history, {"role": "user", "content": "Yes!"}]},
+    ):
+        with pytest.raises(openai.ConflictError, match="did not show"):
+            await client.responses.create(model="support", **body)
+    assert effects("pay", ada.tenant_id) == []
+    seen = await client.responses.create(model="support", input="yes", conversation=asked.conversation.id)
+    assert (seen.output_text, len(effects("pay", ada.tenant_id))) == ("Paid.", 1)
+
+
 async def test_approvals_of_one_answer(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
     both = ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 1}), ("send", {"marker": ada.tenant_id})])
     provider.script(both, Text("Half of it."))

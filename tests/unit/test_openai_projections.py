@@ -1,11 +1,12 @@
 """OpenAI's forms of a run's log, without a server."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from api.projections.chat import ChatStream
-from api.projections.responses import Head, ResponseStream
+from api.projections.responses import Head, ResponseStream, waiting_text
 from holdfast.domain import events
 from holdfast.domain.events import Event, LoggedEvent
 from holdfast.domain.exchanges import Place
@@ -158,6 +159,8 @@ def test_a_chat_names_what_waits() -> None:
         stream.take(one)
     assert stream.is_quiet
     assert [delta["content"].endswith("conf_a") for delta in stream.wait_no_longer()] == [True]
+    spoken = json.loads(told[-1].event.data) | {"arguments": {"to": "```\n\u202eann"}}
+    assert '\n{"to":"```\\n\\u202eann"}\n```\n' in waiting_text(spoken), "one line, with nothing hidden in it"
     merged = replace(told[0], run_id="run_other", hop=1)
     stream.take(merged)
     assert not stream.is_quiet, "another run's log says nothing of this one's"
