@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from api.projections.progress import UNSUCCESSFUL, Progress
+from api.projections.progress import UNSUCCESSFUL, PartialText, Progress
 from holdfast.domain.events import (
     MessageCompleted,
     MessageDelta,
@@ -67,7 +67,7 @@ class ResponseStream:
         self._head = head
         self._progress = Progress()
         self._output: list[Json] = []
-        self._texts: dict[int, str] = {}
+        self._partial = PartialText()
         self._open_text: int | None = None
         self._voids = 0
         self._calls: dict[str, int] = {}
@@ -139,7 +139,7 @@ class ResponseStream:
     def _tell(self, kind: str, data: Json) -> list[Json]:
         match kind:
             case MessageDelta.TYPE:
-                return self._text(str(data["step"]), data["text"])
+                return self._text(str(data["step"]), self._partial.add(data["step"], data["text"]))
             case MessageReset.TYPE:
                 return self._void(str(data["step"]))
             case MessageCompleted.TYPE:
@@ -157,44 +157,46 @@ class ResponseStream:
     def _end(self, kind: str, data: Json) -> list[Json]:
         self.status = _STATUS.get(kind, "completed")
         self._error = data.get("error") if kind == RunFailed.TYPE else None
-        return [event for asked in self._progress.waiting.values() for event in self._ask(asked)]
+        cut_off = [] if self._open_text is None else self._close_text(status="incomplete")
+        return cut_off + [event for asked in self._progress.waiting.values() for event in self._ask(asked)]
 
     # What is added to the output, in its order.
 
     def _text(self, step: str, text: str) -> list[Json]:
-        opened = []
-        if self._open_text is None:
-            opened = self._open_message(step)
-        index = self._opened_text
-        self._texts[index] += text
-        return [*opened, self._of_part("response.output_text.delta", index, delta=text, logprobs=[])]
+        if not text:
+            return []
+        opened = self._open_message(step) if self._open_text is None else []
+        return [*opened, self._of_part("response.output_text.delta", self._opened_text, delta=text, logprobs=[])]
 
     def _open_message(self, step: str) -> list[Json]:
         name = f"msg_{self.run_id.removeprefix('run_')}_{step}" + (f"_{self._voids}" if self._voids else "")
         item = {"id": name, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
         added = self._add(item)
         self._open_text = len(self._output) - 1
-        self._texts[self._open_text] = ""
         return [added, self._of_part("response.content_part.added", self._open_text, part=_part(""))]
 
     def _void(self, step: str) -> list[Json]:
         opened = self._open_message(step) if self._open_text is None else []
-        index = self._opened_text
-        self._open_text = None
         self._voids += 1
-        return [*opened, self._done(index, status="incomplete")]
+        return [*opened, *self._close_text(status="incomplete")]
 
     def _whole_text(self, step: str, text: str) -> list[Json]:
-        opened = self._text(step, text) if self._open_text is None else []
+        rest = self._partial.rest(text)
+        void = self._void(step) if rest is None else []
+        missing = self._text(step, text if rest is None else rest)
         index = self._opened_text
-        self._open_text = None
         self._voids = 0
         return [
-            *opened,
+            *void,
+            *missing,
             self._of_part("response.output_text.done", index, text=text, logprobs=[]),
             self._of_part("response.content_part.done", index, part=_part(text)),
-            self._done(index, status="completed", content=[_part(text)]),
+            *self._close_text(status="completed", content=[_part(text)]),
         ]
+
+    def _close_text(self, **changed: Any) -> list[Json]:
+        index, self._open_text, self._partial = self._opened_text, None, PartialText()
+        return [self._done(index, **changed)]
 
     def _function_call(self, data: Json) -> list[Json]:
         call_id, name, arguments = data["tool_call_id"], data["tool"], data["arguments"]

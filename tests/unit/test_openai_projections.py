@@ -78,6 +78,38 @@ def test_numbers_and_items_stay_when_pieces_of_text_are_gone() -> None:
     assert seqs[0] == seqs[1]
 
 
+def test_pieces_that_got_lost_are_told_with_the_whole_text() -> None:
+    log = [
+        events.RunStarted(),
+        events.MessageDelta(1, 1, "\n"),
+        proposed("call_a", "look_up"),
+        events.ToolCallSucceeded("call_a", "look_up", "1", is_cut=False),
+        events.MessageDelta(2, 2, "\n"),
+        events.MessageDelta(2, 2, "Said "),
+        events.MessageCompleted(2, "\nSaid at last."),
+        events.MessageDelta(3, 3, "No beginning"),
+        events.MessageCompleted(3, "And more."),
+        events.MessageDelta(4, 4, "Cut off"),
+        events.RunCancelled(None, "cancelled"),
+    ]
+    told, stream = streamed(as_told(*log))
+    chat = ChatStream(RUN)
+    deltas = [delta["content"] for one in as_told(*log) for delta in chat.take(one)]
+
+    pieces: dict[int, str] = {}
+    for event in told:
+        if event["type"] == "response.output_text.delta":
+            pieces[event["output_index"]] = pieces.get(event["output_index"], "") + event["delta"]
+    output = stream.response()["output"]
+    assert [item["type"] for item in output] == ["mcp_call", *["message"] * 4], (
+        "nothing is opened for a mere line break"
+    )
+    assert [item["status"] for item in output] == ["completed", "completed", "incomplete", "completed", "incomplete"]
+    assert (pieces[1], pieces[3]) == ("\nSaid at last.", "And more.")
+    assert output_text(stream.response()) == "\nSaid at last.And more."
+    assert "".join(deltas) == "\nSaid at last.\n\nNo beginning\n\nAnd more.\n\nCut off"
+
+
 def test_an_answer_ends_where_nothing_but_people_is_waited_for() -> None:
     log = [
         events.RunStarted(),
