@@ -34,6 +34,9 @@ from holdfast.services.run_events import Told
 SPREAD = 256
 _OF_A_LOG = 2**40
 
+#: The number of the end of an answer whose log is gone: above whatever was read of it, for who comes back for the rest.
+_LAST = 2**53 - 1
+
 #: Whose tools they are that run here, where OpenAI names an MCP server.
 SERVER = "holdfast"
 
@@ -108,7 +111,7 @@ class ResponseStream:
     def close(self, status: str, reply: str | None, error: str | None) -> list[Json]:
         """End the answer of a run whose log is gone, with what is kept of it."""
         events = self._whole_text("0", reply) if reply else []
-        self._error, self.status = error, status
+        self._error, self.status, self._number = error, status, _LAST
         return events
 
     def last_event(self, usage: Usage) -> Json:

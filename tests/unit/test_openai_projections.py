@@ -162,8 +162,11 @@ def test_how_a_run_ends_is_how_its_response_ends() -> None:
 
 def test_a_run_whose_log_is_gone_has_its_reply() -> None:
     stream = ResponseStream(Head(Place(RUN), "support", "conv_1", NOW))
-    stream.close("completed", "Said at last.", None)
+    whole, _ = streamed(as_told(*SPOKEN))
+    told = [*stream.begin(), *stream.close("completed", "Said at last.", None), stream.last_event(Usage(1, 2))]
     assert output_text(stream.response()) == "Said at last."
+    left = [event["type"] for event in told if event["sequence_number"] > whole[-2]["sequence_number"]]
+    assert left == ["response.completed"], "who was cut off before the end still hears of it"
 
 
 def test_a_chat_has_paragraphs_and_calls() -> None:
