@@ -129,10 +129,10 @@ async def get_response(
 async def cancel_response(
     request: Request, caller: Annotated[Caller, needs(Permission.RUNS_CANCEL)], response_id: PathId
 ) -> Response:
-    """Stop the run behind a response. One that has ended stays as it is."""
+    """Stop the run behind a response, whichever message began it. One that has ended stays as it is."""
     found, place = services(request), _place(response_id)
-    await found.exchanges.find(caller, place)
-    await found.runs.cancel(caller, place.run_id)
+    run = (await found.exchanges.find(caller, place)).run
+    await found.runs.cancel(caller, run.merged_into or run.run_id)
     await found.runs.wait(caller, place.run_id, _CANCELLED_WITHIN_S)
     return JSONResponse(await (await _answer(found, caller, place)).whole())
 

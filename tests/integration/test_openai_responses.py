@@ -146,6 +146,17 @@ async def test_in_the_background(client: Any, ada: Caller, provider: ScriptedPro
     assert (await client.responses.retrieve(begun.id)).status == "cancelled"
 
 
+async def test_what_goes_on_after_a_yes_is_stopped(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
+    provider.script(pay(ada), Stalls(Text("One two three four."), after=2))
+    asked = await client.responses.create(model="support", input="pay")
+    begun = await client.responses.create(model="support", input="yes", previous_response_id=asked.id, background=True)
+    await until(lambda: len(provider.requests) == 2)
+    assert (await client.responses.retrieve(begun.id)).status == "in_progress"
+
+    assert (await client.responses.cancel(begun.id)).status == "cancelled"
+    assert [run["status"] for run in await runs_of(ada)] == ["merged", "cancelled"]
+
+
 async def test_a_tool_of_the_client(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
     provider.script(
         ToolCalls([("weather", {"town": "Rome"}), ("look_up", {"marker": "m"})], text="I look."), Text("Sunny.")
