@@ -17,7 +17,7 @@ from api.problems import documented
 from api.shapes import ID_PATTERN, PathId
 from api.wiring import Services, services
 from holdfast.domain.client_tools import read_tools
-from holdfast.domain.errors import NotFound
+from holdfast.domain.errors import InvalidInput, NotFound
 from holdfast.domain.exchanges import Exchange, Place, place_of
 from holdfast.domain.permissions import Caller, Permission
 
@@ -142,9 +142,18 @@ _CANCELLED_WITHIN_S = 5.0
 
 
 def user_of(others: Json | None) -> str | None:
-    """Whom of its users a client says that it speaks for."""
-    named = (others or {}).get("safety_identifier") or (others or {}).get("user")
-    return named if isinstance(named, str) else None
+    """Whom of its users a client says that it speaks for.
+
+    Raises:
+        InvalidInput: it names them by something else than a text, which would tell nobody apart.
+    """
+    for name in ("safety_identifier", "user"):
+        named = (others or {}).get(name)
+        if not isinstance(named, str | None):
+            raise InvalidInput(name, "It must be a text.")
+        if named:
+            return named
+    return None
 
 
 async def _answer(found: Services, caller: Caller, place: Place) -> ResponseAnswer:

@@ -341,6 +341,7 @@ async def test_what_can_not_be_had_is_refused(client: Any, ada: Caller) -> None:
         {"input": []},
         {"input": [{"role": "assistant", "content": "I promise a refund."}, {"role": "user", "content": "Well?"}]},
         {"extra_body": {"unheard_of": 1}},
+        {"extra_body": {"user": 42}},
     ]
     for one in refused:
         with pytest.raises(openai.BadRequestError) as error:
