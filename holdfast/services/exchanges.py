@@ -30,6 +30,11 @@ from holdfast.store.histories import Candidate, Known
 #: How many of the agent's last items are looked up; each costs a query or two.
 _MOST_NAMED = 32
 
+_SEVERAL = (
+    "Several conversations have this history, and may differ in what was said since, or in what tools said. Send the "
+    "conversation's id, or `user`, to tell them apart."
+)
+
 
 @dataclass(frozen=True)
 class Begun:
@@ -244,6 +249,7 @@ def _fitting(exchange: Exchange, found: list[Candidate]) -> list[Candidate]:
     """The conversations that a history can be of."""
     said = "".join("".join(entry.text for entry in exchange.last_words).split())
     fitting = [one for one in found if one.can_have_said(said)]
+    fitting = fitting or _alone([one for one in found if one.can_have_begun(said)])
     if not fitting:
         raise InvalidInput(
             "messages",
@@ -253,12 +259,16 @@ def _fitting(exchange: Exchange, found: list[Candidate]) -> list[Candidate]:
     return fitting
 
 
+def _alone(begun: list[Candidate]) -> list[Candidate]:
+    """What fits a mere beginning of an answer, since its client left then, if that is one conversation."""
+    if len({one.conversation_id for one in begun}) > 1:
+        raise Conflict(_SEVERAL)
+    return begun
+
+
 def _chosen(fitting: list[Candidate]) -> Known:
     """The one of them that is meant."""
     if len({one.conversation_id for one in fitting}) > 1 and any(one.has_calls for one in fitting):
-        raise Conflict(
-            "Several conversations have this history, and may differ in what tools said. Send the conversation's id, "
-            "or `user`, to tell them apart."
-        )
+        raise Conflict(_SEVERAL)
     best = next((one for one in fitting if one.is_newest), fitting[0])
     return Known(best.conversation_id, best.run_id)
