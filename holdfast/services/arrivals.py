@@ -105,7 +105,7 @@ async def _decides(connection: AsyncConnection, caller: Caller, message: NewMess
     (asked,) = pending
     if message.said_at is not None and message.said_at < asked.created_at:
         return False
-    if message.shown is not None and asked.confirmation_id not in message.shown:
+    if message.shown is not None and not message.shown & {asked.confirmation_id, asked.tool_call_id}:
         raise Conflict(
             f"{asked.tool} waits for a person now, which the answer that this follows did not show: see "
             f"GET /v1/confirmations/{asked.confirmation_id}."
