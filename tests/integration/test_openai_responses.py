@@ -62,7 +62,8 @@ async def test_a_conversation(client: Any, ada: Caller, provider: ScriptedProvid
     assert first.usage.output_tokens > 0
     assert first.conversation == second.conversation == third.conversation
     assert again == second, "the same after the same answer is a repeat"
-    assert await client.responses.retrieve(second.id) == second
+    both: Any = ["message.output_text.logprobs", "reasoning.encrypted_content"]
+    assert await client.responses.retrieve(second.id, include=both) == second
     transcript = await ada.get(f"/v1/conversations/{first.conversation.id}/messages")
     assert [message["text"] for message in transcript["data"]] == [
         "hi",
