@@ -139,7 +139,7 @@ class Messages:
     async def find_repeat(self, caller: Caller, message: NewMessage) -> Accepted | None:
         """The first delivery of a message that its client sends again and that has no key; None: none is known.
 
-        It is the newest of the same words that came from the caller lately, if nothing has followed it: whoever has
+        It is the newest of the same words that came from the caller lately, and that nothing has followed: whoever has
         gone on has heard the answer, and means to say the same once more.
         """
         if message.key is not None:

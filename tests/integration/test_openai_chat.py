@@ -222,6 +222,26 @@ async def test_an_answer_that_was_lost_is_asked_for_once_more_and_given_once(
     assert len(effects("send", ada.tenant_id)) == 2
 
 
+async def test_a_retry_finds_what_was_said_last_and_nobody_elses(ada: Caller, stage: Stage) -> None:
+    bob = await stage.caller(ada.tenant_id, "bob")
+    again: Any = {"x-stainless-retry-count": "1"}
+
+    async def ask(who: Caller, headers: Any = None, **body: Any) -> Any:
+        async with sdk(who) as client:
+            return await client.responses.create(model="support", input="hi", extra_headers=headers, **body)
+
+    first = await ask(ada)
+    said = [first, await ask(bob, again), await ask(ada, again, user="ann"), await ask(ada)]
+    assert len({one.id for one in said}) == 4, "another person, another user, and whoever just says it again"
+    assert (await ask(ada, again)).id == said[-1].id
+    await ask(ada, previous_response_id=said[-1].id)
+    assert (await ask(ada, again)).id == first.id, "the other one was heard"
+    await ask(ada, previous_response_id=first.id)
+    anew = await ask(ada, again)
+    assert anew.conversation.id not in {one.conversation.id for one in said}
+    assert (await ask(ada, again, conversation=anew.conversation.id)).id != anew.id
+
+
 async def test_a_repeat_finds_its_own_among_conversations_that_are_alike(
     client: Any, ada: Caller, provider: ScriptedProvider
 ) -> None:
