@@ -73,8 +73,9 @@ async def test_a_conversation(client: Any, ada: Caller, provider: ScriptedProvid
         "bye",
         "Bye.",
     ]
-    with pytest.raises(openai.ConflictError, match="gone on"):
+    with pytest.raises(openai.ConflictError, match="gone on") as gone:
         await client.responses.create(model="support", input="no!", previous_response_id=first.id)
+    assert gone.value.response.headers["x-should-retry"] == "false", "the SDKs would try again, and wait"
     assert len(await runs_of(ada)) == 3
 
 
@@ -310,6 +311,32 @@ async def test_approvals_of_one_answer(client: Any, ada: Caller, provider: Scrip
     assert (effects("pay", ada.tenant_id), len(effects("send", ada.tenant_id))) == ([], 1)
     told = [message for message in provider.requests[-1].body["messages"] if message["role"] == "tool"]
     assert "dear" in told[0]["content"]
+
+
+async def test_what_does_not_go_together_decides_nothing(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
+    provider.script(pay(ada), pay(ada))
+    asked = [await client.responses.create(model="support", input="pay") for _ in range(2)]
+    decisions: Any = [
+        {"type": "mcp_approval_response", "approval_request_id": item.id, "approve": True}
+        for each in asked
+        for item in items(each, "mcp_approval_request")
+    ]
+    message: Any = {"role": "user", "content": "and hurry"}
+    refused: list[tuple[str, Any]] = [
+        ("several runs", {"input": decisions}),
+        ("by themselves", {"input": [decisions[0], message]}),
+        ("once", {"input": [decisions[0]] * 2}),
+        ("At most", {"input": decisions[:1] * 101}),
+        (
+            "another conversation",
+            {"input": "hi", "previous_response_id": asked[0].id, "conversation": asked[1].conversation.id},
+        ),
+    ]
+    for why, body in refused:
+        with pytest.raises(openai.BadRequestError, match=why):
+            await client.responses.create(model="support", **body)
+    assert [run["status"] for run in await runs_of(ada)] == ["requires_confirmation"] * 2
+    assert effects("pay", ada.tenant_id) == []
 
 
 async def test_the_wrong_person(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
