@@ -128,10 +128,11 @@ class Exchanges:
     async def _shown(self, caller: Caller, exchange: Exchange, known: Known | None) -> frozenset[str] | None:
         """What a "yes" can be about: the confirmations of the answer that a request follows; None: it follows none."""
         place = exchange.place
-        if place is None or known is None or known.run_id is None or decision_in(exchange.text) is None:
+        if place is None or known is None or decision_in(exchange.text) is None:
             return exchange.asked
-        tenant_id, run_id, after = caller.tenant_id, known.run_id, place.after
+        tenant_id, after = caller.tenant_id, place.after
         async with self._database.tenant(tenant_id) as connection:
+            run_id = await messages.answering(connection, tenant_id, place.run_id)
             if run_id != place.run_id:
                 after = await event_log.merged_at(connection, tenant_id, place.run_id, run_id)
             return await event_log.asked_in(connection, tenant_id, run_id, after)
@@ -194,7 +195,7 @@ async def _following(connection: AsyncConnection, caller: Caller, exchange: Exch
         raise NotFound("response", place.response_id)
     if exchange.conversation_id not in (None, run.conversation_id):
         raise InvalidInput("conversation", "previous_response_id is of another conversation; send one of the two.")
-    return Known(run.conversation_id, run.merged_into or run.run_id)
+    return Known(run.conversation_id, run.run_id)
 
 
 async def _of_call(connection: AsyncConnection, caller: Caller, output: ClientOutput) -> Known:
@@ -230,7 +231,7 @@ async def _named(connection: AsyncConnection, caller: Caller, exchange: Exchange
             run_id = await histories.run_of_confirmation(connection, tenant_id, confirmation_id, view)
         run = None if run_id is None else await runs.find(connection, tenant_id, run_id, view)
         if run is not None:
-            return Known(run.conversation_id, run.merged_into or run.run_id)
+            return Known(run.conversation_id, run.run_id)
     return None
 
 

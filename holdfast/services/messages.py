@@ -216,7 +216,10 @@ async def _check_place(
     if conversation is None or not (message.follows or message.outputs):
         return
     newest = await messages.newest_answering(connection, caller.tenant_id, conversation.conversation_id)
-    if message.follows not in (None, newest):
+    # The run that it follows may have joined another one since its answer began.
+    if message.follows not in (None, newest) and newest != await messages.answering(
+        connection, caller.tenant_id, message.follows
+    ):
         raise Conflict("The conversation has gone on since; a conversation here is one line, and can't be forked.")
     await take_outputs(connection, caller, message, newest)
 

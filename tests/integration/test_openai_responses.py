@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -289,6 +290,27 @@ async def test_a_yes_is_to_what_was_shown(client: Any, ada: Caller, provider: Sc
     assert effects("pay", ada.tenant_id) == []
     seen = await client.responses.create(model="support", input="yes", conversation=asked.conversation.id)
     assert (seen.output_text, len(effects("pay", ada.tenant_id))) == ("Paid.", 1)
+
+
+async def test_the_same_after_an_answer_that_joined_another_since(
+    client: Any, ada: Caller, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    provider.script(ToolCalls([("send_slowly", {"marker": str(release)})]), Text("To all of it."))
+    body: Any = {"model": "steered", "background": True}
+    first = await client.responses.create(**body, input="look")
+    await until(lambda: len(effects("send_slowly", str(release))) == 1)
+    joining = await client.responses.create(**body, input="and this", previous_response_id=first.id)
+    last = await client.responses.create(**body, input="and that", previous_response_id=joining.id)
+    release.touch()
+    async for _ in await client.responses.retrieve(last.id, stream=True):
+        pass
+    again = await client.responses.create(**body, input="and that", previous_response_id=joining.id)
+
+    assert [run["status"] for run in await runs_of(ada)] == ["merged", "merged", "completed"]
+    assert (again.id, again.output_text) == (last.id, "To all of it.")
+    anew = await client.responses.create(model="steered", input="thanks", previous_response_id=joining.id)
+    assert anew.conversation == first.conversation
 
 
 async def test_approvals_of_one_answer(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
