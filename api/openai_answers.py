@@ -95,12 +95,14 @@ class ChatAnswer:
         self._stream = ChatStream(run.run_id)
 
     async def chunks(self, *, with_usage: bool) -> AsyncGenerator[Json]:
-        """The chunks of its stream."""
+        """The chunks of its stream; the last one has an error, if this process stops before the run is over."""
         yield self._head.chunk({"role": "assistant", "content": ""})
         async with aclosing(self._deltas()) as deltas:
             async for delta in deltas:
                 yield self._head.chunk(delta)
         if not (self._stream.is_over or self._stream.is_quiet):
+            # Clients take a stream that just ends for a whole answer.
+            yield cut_off(f"The stream ended early, and the run goes on: GET /v1/runs/{self._head.run_id}.")
             return
         yield self._head.chunk({}, self._stream.finish_reason)
         if with_usage:
@@ -147,6 +149,11 @@ class ChatAnswer:
 
     async def _detail(self) -> RunDetail:
         return await self._found.runs.answering(self._caller, self._request.run.run_id)
+
+
+def cut_off(message: str) -> Json:
+    """What OpenAI's API says in a stream that goes wrong, and its SDKs raise."""
+    return {"error": {"message": message, "type": "unavailable", "param": None, "code": "unavailable"}}
 
 
 async def _has_ended(found: Services, caller: Caller, request: Request) -> bool:

@@ -105,9 +105,10 @@ def _read_message(message: Json, field: str) -> Iterator[Entry]:
     elif role == "tool":
         yield Entry(Kind.OUTPUT, text, _id(message, "tool_call_id", field))
     elif role == "assistant":
-        if text:
-            yield Entry(Kind.AGENT, text)
         calls = message.get("tool_calls") or []
+        # Also where nothing was said: what follows is new, and what comes before it is not.
+        if text or not calls:
+            yield Entry(Kind.AGENT, text)
         if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
             raise InvalidInput(f"{field}.tool_calls", "They must be a list of calls.")
         for place, call in enumerate(calls):

@@ -71,10 +71,14 @@ async def _left(request: Request) -> None:
 
 
 async def as_lines(events: AsyncGenerator[Json], *, named: bool) -> AsyncGenerator[bytes]:
-    """Events as OpenAI sends them: each with its type, if it has one (`named`); chunks end with a word of their own."""
+    """Events as OpenAI sends them: each with its type, if it has one (`named`); chunks end with a word of their own.
+
+    Unless the last one has an error: what is cut off has no end.
+    """
+    event: Json = {}
     async with aclosing(events):
         async for event in events:
             name = f"event: {event['type']}\n" if named else ""
             yield f"{name}data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
-    if not named:
+    if not named and "error" not in event:
         yield b"data: [DONE]\n\n"

@@ -78,7 +78,8 @@ def _problems(path: str, methods: set[str]) -> dict[int | str, dict[str, Any]]:
 def _refuse_doubles(request: Request) -> None:
     seen: set[str] = set()
     for name, _ in request.query_params.multi_items():
-        if name in seen:
+        # `include[]=a&include[]=b` is how OpenAI's SDKs write a list; no route here reads such a name.
+        if name in seen and not name.endswith("[]"):
             raise InvalidInput(name, "The parameter is there twice.")
         seen.add(name)
 

@@ -1,7 +1,8 @@
 """A run's event log as OpenAI's chat completions: pieces of one text, and calls of the client's own tools.
 
 The protocol has one text and no way to take any of it back: what several steps say is one text in paragraphs, and what
-turns out void (`message.reset`) stays, followed by what is said instead.
+turns out void (`message.reset`) stays, followed by what is said instead. Clients put the pieces together and are told
+nothing else, so that pieces that got lost are told with the whole text.
 """
 
 import json
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from api.projections.progress import Progress
+from api.projections.progress import PartialText, Progress
 from api.projections.responses import waiting_text
 from holdfast.domain.events import TERMINAL, MessageCompleted, MessageDelta, MessageReset, ToolCallHandedOver
 from holdfast.domain.model_calls import Usage
@@ -59,7 +60,7 @@ class ChatStream:
     def __init__(self, run_id: str) -> None:
         self._progress = Progress()
         self._texts: list[str] = []
-        self._is_open = False
+        self._open = PartialText()
         self._has_said = False
         self.run_id = run_id
         self.calls: list[Json] = []
@@ -100,9 +101,10 @@ class ChatStream:
         self.is_over = kind in TERMINAL
         match kind:
             case MessageDelta.TYPE:
-                return self._say(data["text"])
+                begins = not self._open.told
+                return self._say(self._open.add(data["step"], data["text"]), begins=begins)
             case MessageReset.TYPE:
-                self._is_open = False
+                self._open = PartialText()
             case MessageCompleted.TYPE:
                 return self._complete(data["text"])
             case ToolCallHandedOver.TYPE:
@@ -118,16 +120,18 @@ class ChatStream:
         self.is_over = True
         return self._complete(reply) if reply and not self._texts else []
 
-    def _say(self, text: str) -> list[Json]:
-        opening = _PARAGRAPH if self._has_said and not self._is_open else ""
-        self._is_open = self._has_said = True
+    def _say(self, text: str, *, begins: bool) -> list[Json]:
+        if not text:
+            return []
+        opening = _PARAGRAPH if begins and self._has_said else ""
+        self._has_said = True
         return [{"content": opening + text}]
 
     def _complete(self, text: str) -> list[Json]:
-        said = [] if self._is_open else self._say(text)
-        self._is_open = False
+        rest, begins = self._open.rest(text), not self._open.told
+        self._open = PartialText()
         self._texts.append(text)
-        return said
+        return self._say(text, begins=True) if rest is None else self._say(rest, begins=begins)
 
     def _call(self, data: Json) -> Json:
         function = {"name": data["tool"], "arguments": data["arguments"]}

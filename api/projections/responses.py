@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from api.projections.progress import UNSUCCESSFUL, Progress
+from api.projections.progress import UNSUCCESSFUL, PartialText, Progress
 from holdfast.domain.events import (
     MessageCompleted,
     MessageDelta,
@@ -33,6 +33,9 @@ from holdfast.services.run_events import Told
 #: How many numbers an event of the log has for events of the stream; and those of the log of one run.
 SPREAD = 256
 _OF_A_LOG = 2**40
+
+#: The number of the end of an answer whose log is gone: above whatever was read of it, for who comes back for the rest.
+_LAST = 2**53 - 1
 
 #: Whose tools they are that run here, where OpenAI names an MCP server.
 SERVER = "holdfast"
@@ -67,7 +70,7 @@ class ResponseStream:
         self._head = head
         self._progress = Progress()
         self._output: list[Json] = []
-        self._texts: dict[int, str] = {}
+        self._partial = PartialText()
         self._open_text: int | None = None
         self._voids = 0
         self._calls: dict[str, int] = {}
@@ -108,7 +111,7 @@ class ResponseStream:
     def close(self, status: str, reply: str | None, error: str | None) -> list[Json]:
         """End the answer of a run whose log is gone, with what is kept of it."""
         events = self._whole_text("0", reply) if reply else []
-        self._error, self.status = error, status
+        self._error, self.status, self._number = error, status, _LAST
         return events
 
     def last_event(self, usage: Usage) -> Json:
@@ -139,7 +142,7 @@ class ResponseStream:
     def _tell(self, kind: str, data: Json) -> list[Json]:
         match kind:
             case MessageDelta.TYPE:
-                return self._text(str(data["step"]), data["text"])
+                return self._text(str(data["step"]), self._partial.add(data["step"], data["text"]))
             case MessageReset.TYPE:
                 return self._void(str(data["step"]))
             case MessageCompleted.TYPE:
@@ -157,44 +160,46 @@ class ResponseStream:
     def _end(self, kind: str, data: Json) -> list[Json]:
         self.status = _STATUS.get(kind, "completed")
         self._error = data.get("error") if kind == RunFailed.TYPE else None
-        return [event for asked in self._progress.waiting.values() for event in self._ask(asked)]
+        cut_off = [] if self._open_text is None else self._close_text(status="incomplete")
+        return cut_off + [event for asked in self._progress.waiting.values() for event in self._ask(asked)]
 
     # What is added to the output, in its order.
 
     def _text(self, step: str, text: str) -> list[Json]:
-        opened = []
-        if self._open_text is None:
-            opened = self._open_message(step)
-        index = self._opened_text
-        self._texts[index] += text
-        return [*opened, self._of_part("response.output_text.delta", index, delta=text, logprobs=[])]
+        if not text:
+            return []
+        opened = self._open_message(step) if self._open_text is None else []
+        return [*opened, self._of_part("response.output_text.delta", self._opened_text, delta=text, logprobs=[])]
 
     def _open_message(self, step: str) -> list[Json]:
         name = f"msg_{self.run_id.removeprefix('run_')}_{step}" + (f"_{self._voids}" if self._voids else "")
         item = {"id": name, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
         added = self._add(item)
         self._open_text = len(self._output) - 1
-        self._texts[self._open_text] = ""
         return [added, self._of_part("response.content_part.added", self._open_text, part=_part(""))]
 
     def _void(self, step: str) -> list[Json]:
         opened = self._open_message(step) if self._open_text is None else []
-        index = self._opened_text
-        self._open_text = None
         self._voids += 1
-        return [*opened, self._done(index, status="incomplete")]
+        return [*opened, *self._close_text(status="incomplete")]
 
     def _whole_text(self, step: str, text: str) -> list[Json]:
-        opened = self._text(step, text) if self._open_text is None else []
+        rest = self._partial.rest(text)
+        void = self._void(step) if rest is None else []
+        missing = self._text(step, text if rest is None else rest)
         index = self._opened_text
-        self._open_text = None
         self._voids = 0
         return [
-            *opened,
+            *void,
+            *missing,
             self._of_part("response.output_text.done", index, text=text, logprobs=[]),
             self._of_part("response.content_part.done", index, part=_part(text)),
-            self._done(index, status="completed", content=[_part(text)]),
+            *self._close_text(status="completed", content=[_part(text)]),
         ]
+
+    def _close_text(self, **changed: Any) -> list[Json]:
+        index, self._open_text, self._partial = self._opened_text, None, PartialText()
+        return [self._done(index, **changed)]
 
     def _function_call(self, data: Json) -> list[Json]:
         call_id, name, arguments = data["tool_call_id"], data["tool"], data["arguments"]
@@ -293,9 +298,10 @@ def waiting_text(asked: Mapping[str, Any]) -> str:
             f"What became of {asked['tool']} is unknown, and a person must say it (POST /v1/tool-calls/"
             f"{asked['tool_call_id']}/resolution) by {until}. Confirmation: {asked['confirmation_id']}"
         )
-    return f"A person must confirm {asked['tool']} by {until}, else: {asked['on_deadline']}. Confirmation: " + str(
-        asked["confirmation_id"]
-    )
+    # In a fence of lines of their own, which nothing in one line of JSON can close or hide.
+    arguments = f"```json\n{_as_visible(_as_json(asked['arguments']))}\n```"
+    what = f"A person must confirm {asked['tool']} by {until}, else: {asked['on_deadline']}. It would run with"
+    return f"{what}\n\n{arguments}\n\nConfirmation: {asked['confirmation_id']}"
 
 
 def _approval_id(asked: Mapping[str, Any]) -> str:
@@ -308,6 +314,11 @@ def _ulid(tool_call_id: str) -> str:
 
 def _as_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _as_visible(text: str) -> str:
+    """JSON with whatever a screen hides or turns round written out."""
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def _part(text: str) -> Json:

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any
 
-from ag_ui.core import BaseEvent, Message, ResumeEntry, RunAgentInput, TextPart, UserMessage
+from ag_ui.core import AssistantMessage, BaseEvent, Message, ResumeEntry, RunAgentInput, TextPart, UserMessage
 from fastapi import Depends, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -87,7 +87,7 @@ async def _accept(found: Services, caller: Caller, agent: str, body: RunBody) ->
     said = next((one for one in reversed(body.messages) if isinstance(one, UserMessage)), None)
     if said is None:
         raise InvalidInput("messages", _NOTHING_NEW)
-    message = message_in_thread(caller, agent, body.thread_id, _text(said), body.run_id)
+    message = message_in_thread(caller, agent, body.thread_id, _text(said), body.run_id, shown=_shown(body))
     if said is body.messages[-1]:
         may_begin = not is_conversation_id(body.thread_id)
         return (await found.messages.accept(caller, message, may_begin=may_begin)).run_id
@@ -105,6 +105,11 @@ async def _events(
         yield event
     async for event in read(found, caller, run_id, projection):
         yield event
+
+
+def _shown(body: RunBody) -> list[str] | None:
+    answers = [one for one in body.messages if isinstance(one, AssistantMessage)]
+    return [call.id for one in answers for call in one.tool_calls or ()] if answers else None
 
 
 def _text(said: UserMessage) -> str:

@@ -104,9 +104,14 @@ def _addressed(body: ChatBody) -> ChatMessage:
 
 async def _accept(found: Services, caller: Caller, body: ChatBody, agent: str) -> str:
     last = body.messages[-1]
-    message = message_in_thread(caller, agent, body.id, _text(last), last.id)
+    message = message_in_thread(caller, agent, body.id, _text(last), last.id, shown=_shown(body))
     accepted = await found.messages.accept(caller, message, may_begin=not is_conversation_id(body.id))
     return accepted.run_id
+
+
+def _shown(body: ChatBody) -> list[str] | None:
+    answers = [one for one in body.messages if one.role == "assistant"]
+    return [str(part.get("toolCallId")) for one in answers for part in one.parts] if answers else None
 
 
 def _agent(in_body: str | None, in_query: str | None) -> str:

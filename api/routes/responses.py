@@ -17,7 +17,7 @@ from api.problems import documented
 from api.shapes import ID_PATTERN, PathId
 from api.wiring import Services, services
 from holdfast.domain.client_tools import read_tools
-from holdfast.domain.errors import NotFound
+from holdfast.domain.errors import InvalidInput, NotFound
 from holdfast.domain.exchanges import Exchange, Place, place_of
 from holdfast.domain.permissions import Caller, Permission
 
@@ -129,10 +129,10 @@ async def get_response(
 async def cancel_response(
     request: Request, caller: Annotated[Caller, needs(Permission.RUNS_CANCEL)], response_id: PathId
 ) -> Response:
-    """Stop the run behind a response. One that has ended stays as it is."""
+    """Stop the run behind a response, whichever message began it. One that has ended stays as it is."""
     found, place = services(request), _place(response_id)
-    await found.exchanges.find(caller, place)
-    await found.runs.cancel(caller, place.run_id)
+    run = (await found.exchanges.find(caller, place)).run
+    await found.runs.cancel(caller, run.merged_into or run.run_id)
     await found.runs.wait(caller, place.run_id, _CANCELLED_WITHIN_S)
     return JSONResponse(await (await _answer(found, caller, place)).whole())
 
@@ -142,9 +142,18 @@ _CANCELLED_WITHIN_S = 5.0
 
 
 def user_of(others: Json | None) -> str | None:
-    """Whom of its users a client says that it speaks for."""
-    named = (others or {}).get("safety_identifier") or (others or {}).get("user")
-    return named if isinstance(named, str) else None
+    """Whom of its users a client says that it speaks for.
+
+    Raises:
+        InvalidInput: it names them by something else than a text, which would tell nobody apart.
+    """
+    for name in ("safety_identifier", "user"):
+        named = (others or {}).get(name)
+        if not isinstance(named, str | None):
+            raise InvalidInput(name, "It must be a text.")
+        if named:
+            return named
+    return None
 
 
 async def _answer(found: Services, caller: Caller, place: Place) -> ResponseAnswer:

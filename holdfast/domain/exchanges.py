@@ -19,6 +19,7 @@ _RESPONSE = re.compile(rf"resp_({_ULID})(?:_([1-9][0-9]{{0,8}}))?")
 _ITEM = re.compile(rf"msg_({_ULID})_[0-9A-Z_]+")
 _CALL = re.compile(rf"(?:fc|mcp)_({_ULID})(?:_[0-9]+)?")
 _APPROVAL = re.compile(rf"mcpr_({_ULID})_([0-9a-f]{{64}})")
+_CONFIRMATION = re.compile(rf"conf_{_ULID}")
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,15 @@ class Exchange:
     def last_words(self) -> Sequence[Entry]:
         """The agent's part right before what is new."""
         return self.entries[self._begin : self._end]
+
+    @property
+    def asked(self) -> frozenset[str] | None:
+        """The confirmations that the agent's last words name; None: there are no such words."""
+        if not self.last_words:
+            return None
+        by_item = [confirmation_of_item(entry.id) for entry in self.last_words if entry.id is not None]
+        in_text = [found for entry in self.last_words for found in _CONFIRMATION.findall(entry.text)]
+        return frozenset(one for one in (*by_item, *in_text) if one is not None)
 
     @property
     def history(self) -> str:

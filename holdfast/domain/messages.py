@@ -171,7 +171,8 @@ class NewMessage:
     `client_tools` are offered to the model beside the agent's; `outputs` are of such that were called before, and may
     come without a text. `follows`: the run that must be the newest of the conversation. `history`: a digest of all that
     the client knows of the conversation, this message included, by which it finds it again. `said_at`: when it was
-    said, where that may be long before it comes: what was asked since, it does not decide.
+    said, where that may be long before it comes: what was asked since, it does not decide. `shown`: the confirmations,
+    or the calls that they are about, which its writer was shown, where that is known: no others does it decide.
     """
 
     agent: str
@@ -185,3 +186,4 @@ class NewMessage:
     follows: str | None = None
     history: str | None = None
     said_at: datetime | None = None
+    shown: frozenset[str] | None = None

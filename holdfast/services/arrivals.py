@@ -51,7 +51,8 @@ async def arrive(
     Raises:
         InvalidInput: there is no such agent.
         NotFound: there is no such conversation.
-        Conflict: the conversation is busy, and its agent takes no message meanwhile.
+        Conflict: the conversation is busy, and its agent takes no message meanwhile; or the message would decide what
+            its writer was not shown.
         Stopped: a kill switch is thrown.
     """
     switch = await switches.standing(connection, caller.tenant_id, message.agent)
@@ -84,9 +85,14 @@ async def _disturb(
         await _withdraw(connection, caller.tenant_id, conversation.conversation_id, arrival)
 
 
+def decision_in(text: str) -> Decision | None:
+    """The decision that a message is, where one call waits; None: it is just a message."""
+    return _DECISIONS.get(text.strip().rstrip(".!").casefold())
+
+
 async def _decides(connection: AsyncConnection, caller: Caller, message: NewMessage, arrival: Arrival) -> bool:
     """Whether the message is a decision, which is then made."""
-    decision = _DECISIONS.get(message.text.strip().rstrip(".!").casefold())
+    decision = decision_in(message.text)
     # Somebody whom the key's holder merely names has not been authenticated, and decides nothing.
     if (
         decision is None
@@ -102,6 +108,11 @@ async def _decides(connection: AsyncConnection, caller: Caller, message: NewMess
         connection, caller.tenant_id, asked, message.said_at, decision
     ):
         return False
+    if message.shown is not None and not message.shown & {asked.confirmation_id, asked.tool_call_id}:
+        raise Conflict(
+            f"{asked.tool} waits for a person now, which the answer that this follows did not show: see "
+            f"GET /v1/confirmations/{asked.confirmation_id}."
+        )
     await runs.lock(connection, caller.tenant_id, asked.run_id)
     try:
         # Nothing of a decision that comes too late is to remain but the expiry, which is true in any case.

@@ -19,6 +19,7 @@ from holdfast.domain.exchanges import Approval, Exchange, Kind, Place, call_of_i
 from holdfast.domain.messages import NewMessage
 from holdfast.domain.permissions import Caller, Permission
 from holdfast.domain.runs import Run
+from holdfast.services.arrivals import decision_in
 from holdfast.services.confirmations import MAX_AT_ONCE, Confirmations, Decided
 from holdfast.services.messages import Accepted, Messages
 from holdfast.services.refusals import Asked, recording_refusals
@@ -28,6 +29,11 @@ from holdfast.store.histories import Candidate, Known
 
 #: How many of the agent's last items are looked up; each costs a query or two.
 _MOST_NAMED = 32
+
+_SEVERAL = (
+    "Several conversations have this history, and may differ in what was said since, or in what tools said. Send the "
+    "conversation's id, or `user`, to tell them apart."
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,20 @@ class Exchanges:
             outputs=exchange.outputs,
             follows=None if known is None else known.run_id,
             history=exchange.history,
+            shown=await self._shown(caller, exchange, known),
         )
+
+    async def _shown(self, caller: Caller, exchange: Exchange, known: Known | None) -> frozenset[str] | None:
+        """What a "yes" can be about: the confirmations of the answer that a request follows; None: it follows none."""
+        place = exchange.place
+        if place is None or known is None or decision_in(exchange.text) is None:
+            return exchange.asked
+        tenant_id, after = caller.tenant_id, place.after
+        async with self._database.tenant(tenant_id) as connection:
+            run_id = await messages.answering(connection, tenant_id, place.run_id)
+            if run_id != place.run_id:
+                after = await event_log.merged_at(connection, tenant_id, place.run_id, run_id)
+            return await event_log.asked_in(connection, tenant_id, run_id, after)
 
     async def _known(self, caller: Caller, exchange: Exchange) -> Known | None:
         """The conversation that a request goes on with, and the run that it follows; None: it begins one."""
@@ -176,7 +195,7 @@ async def _following(connection: AsyncConnection, caller: Caller, exchange: Exch
         raise NotFound("response", place.response_id)
     if exchange.conversation_id not in (None, run.conversation_id):
         raise InvalidInput("conversation", "previous_response_id is of another conversation; send one of the two.")
-    return Known(run.conversation_id, run.merged_into or run.run_id)
+    return Known(run.conversation_id, run.run_id)
 
 
 async def _of_call(connection: AsyncConnection, caller: Caller, output: ClientOutput) -> Known:
@@ -189,10 +208,12 @@ async def _of_call(connection: AsyncConnection, caller: Caller, output: ClientOu
 
 
 def _key(caller: Caller, exchange: Exchange, run_id: str | None) -> str:
-    """What makes a request the same as another: the run that it follows, and all that it says."""
+    """What makes a request the same as another: the answer that it follows, and all that it says."""
+    # A run may give several answers, one after each "yes"; where one is named, it is that one.
+    follows = run_id if exchange.place is None else exchange.place.response_id
     beside = [as_stored(exchange.client_tools), exchange.metadata]
     try:
-        return f"openai:{canonical_digest([caller.person, run_id, exchange.history, beside])}"
+        return f"openai:{canonical_digest([caller.person, follows, exchange.history, beside])}"
     except ValueError as error:
         raise InvalidInput("metadata", f"The metadata can't be stored: {error}") from error
 
@@ -210,7 +231,7 @@ async def _named(connection: AsyncConnection, caller: Caller, exchange: Exchange
             run_id = await histories.run_of_confirmation(connection, tenant_id, confirmation_id, view)
         run = None if run_id is None else await runs.find(connection, tenant_id, run_id, view)
         if run is not None:
-            return Known(run.conversation_id, run.merged_into or run.run_id)
+            return Known(run.conversation_id, run.run_id)
     return None
 
 
@@ -229,6 +250,7 @@ def _fitting(exchange: Exchange, found: list[Candidate]) -> list[Candidate]:
     """The conversations that a history can be of."""
     said = "".join("".join(entry.text for entry in exchange.last_words).split())
     fitting = [one for one in found if one.can_have_said(said)]
+    fitting = fitting or _alone([one for one in found if one.can_have_begun(said)])
     if not fitting:
         raise InvalidInput(
             "messages",
@@ -238,12 +260,16 @@ def _fitting(exchange: Exchange, found: list[Candidate]) -> list[Candidate]:
     return fitting
 
 
+def _alone(begun: list[Candidate]) -> list[Candidate]:
+    """What fits a mere beginning of an answer, since its client left then, if that is one conversation."""
+    if len({one.conversation_id for one in begun}) > 1:
+        raise Conflict(_SEVERAL)
+    return begun
+
+
 def _chosen(fitting: list[Candidate]) -> Known:
     """The one of them that is meant."""
     if len({one.conversation_id for one in fitting}) > 1 and any(one.has_calls for one in fitting):
-        raise Conflict(
-            "Several conversations have this history, and may differ in what tools said. Send the conversation's id, "
-            "or `user`, to tell them apart."
-        )
+        raise Conflict(_SEVERAL)
     best = next((one for one in fitting if one.is_newest), fitting[0])
     return Known(best.conversation_id, best.run_id)

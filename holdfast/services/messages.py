@@ -139,7 +139,7 @@ class Messages:
     async def find_repeat(self, caller: Caller, message: NewMessage) -> Accepted | None:
         """The first delivery of a message that its client sends again and that has no key; None: none is known.
 
-        It is the newest of the same words that came from the caller lately, if nothing has followed it: whoever has
+        It is the newest of the same words that came from the caller lately, and that nothing has followed: whoever has
         gone on has heard the answer, and means to say the same once more.
         """
         if message.key is not None:
@@ -216,7 +216,10 @@ async def _check_place(
     if conversation is None or not (message.follows or message.outputs):
         return
     newest = await messages.newest_answering(connection, caller.tenant_id, conversation.conversation_id)
-    if message.follows not in (None, newest):
+    # The run that it follows may have joined another one since its answer began.
+    if message.follows not in (None, newest) and newest != await messages.answering(
+        connection, caller.tenant_id, message.follows
+    ):
         raise Conflict("The conversation has gone on since; a conversation here is one line, and can't be forked.")
     await take_outputs(connection, caller, message, newest)
 
@@ -309,7 +312,7 @@ def _as_body(message: NewMessage) -> dict[str, Any]:
         "follows": message.follows,
         "history": message.history,
     }
-    usual = {name: value for name, value in vars(message).items() if name not in ("key", "said_at", *rare)}
+    usual = {name: value for name, value in vars(message).items() if name not in ("key", "said_at", "shown", *rare)}
     return usual | {name: value for name, value in rare.items() if value}
 
 

@@ -4,7 +4,7 @@ What such a client says of the past is a picture, which anybody can paint. Of a 
 to what is asked are taken, and each answer is a decision like any other, with all its checks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from holdfast.domain.confirmations import ConfirmationKind, ConfirmationStatus, Decision, canonical_digest
@@ -31,10 +31,22 @@ def conversation_named(caller: Caller, thread: str) -> str:
     return thread if is_conversation_id(thread) else conversation_of_thread(caller.tenant_id, caller.person, thread)
 
 
-def message_in_thread(caller: Caller, agent: str, thread: str, text: str, *names: str) -> NewMessage:
-    """A message to a thread. `names`: ids of the client's own, under which it is accepted once, as nobody else's is."""
-    key = canonical_digest([caller.person, thread, *names])
-    return NewMessage(agent, text, conversation_named(caller, thread), key=f"thread-{key}")
+def message_in_thread(
+    caller: Caller, agent: str, thread: str, text: str, *names: str, shown: Collection[str] | None
+) -> NewMessage:
+    """A message to a thread.
+
+    Args:
+        caller: who sends it.
+        agent: to whom.
+        thread: the client's name of the conversation.
+        text: what it says.
+        names: ids of the client's own, under which it is accepted once, as nobody else's is.
+        shown: the calls that the client's history shows; None: it has no answers in it.
+    """
+    key = f"thread-{canonical_digest([caller.person, thread, *names])}"
+    seen = None if shown is None else frozenset(shown)
+    return NewMessage(agent, text, conversation_named(caller, thread), key=key, shown=seen)
 
 
 async def answer(

@@ -17,7 +17,16 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast.domain.events import ConfirmationDecided, Event, LoggedEvent, MessageReset, RunMerged
+from holdfast.domain.events import (
+    ConfirmationDecided,
+    ConfirmationExpired,
+    ConfirmationRequested,
+    ConfirmationWithdrawn,
+    Event,
+    LoggedEvent,
+    MessageReset,
+    RunMerged,
+)
 from holdfast.domain.runs import OPEN
 from holdfast.store.tables import OPEN_STATES
 
@@ -91,6 +100,16 @@ _IS_KEPT = text("SELECT EXISTS (SELECT FROM events WHERE tenant_id = :tenant_id 
 _DECIDED_AT = text(f"""
 SELECT max(seq) FROM events WHERE tenant_id = :tenant_id AND run_id = :run_id AND type = '{ConfirmationDecided.TYPE}'
   AND data ->> 'confirmation_id' = ANY(:confirmation_ids)
+""")
+
+# An answer ends where nothing but people is waited for: whatever is asked after a person's next decision (or its
+# expiry) came after the answer's end, and what was asked before it did not.
+_ASKED = text(f"""
+SELECT data ->> 'confirmation_id' FROM events
+WHERE tenant_id = :tenant_id AND run_id = :run_id AND type = '{ConfirmationRequested.TYPE}' AND seq < coalesce(
+  (SELECT min(seq) FROM events WHERE tenant_id = :tenant_id AND run_id = :run_id AND seq > :after
+     AND type IN ('{ConfirmationDecided.TYPE}', '{ConfirmationExpired.TYPE}', '{ConfirmationWithdrawn.TYPE}')),
+  2147483647)
 """)
 
 _IS_DECISION = text(f"""
@@ -220,6 +239,12 @@ async def is_decision(connection: AsyncConnection, tenant_id: str, run_id: str, 
     """Whether an event is a decision."""
     values = {"tenant_id": tenant_id, "run_id": run_id, "seq": seq}
     return bool(await connection.scalar(_IS_DECISION, values))
+
+
+async def asked_in(connection: AsyncConnection, tenant_id: str, run_id: str, after: int) -> frozenset[str]:
+    """The confirmations that the answer shows which begins after an event."""
+    values = {"tenant_id": tenant_id, "run_id": run_id, "after": after}
+    return frozenset((await connection.execute(_ASKED, values)).scalars())
 
 
 async def merged_at(connection: AsyncConnection, tenant_id: str, run_id: str, merged_into: str) -> int:

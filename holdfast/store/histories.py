@@ -16,6 +16,11 @@ _MOST = 20
 # A client's own only, whatever else it may see.
 _FIND = text("""
 SELECT r.conversation_id, a.run_id, coalesce(reply.text, '') AS reply,
+       ARRAY(SELECT s.text FROM steps s WHERE s.tenant_id = a.tenant_id AND s.run_id = a.run_id ORDER BY s.step)
+         || ARRAY(SELECT d.text FROM deltas d WHERE d.tenant_id = a.tenant_id AND d.run_id = a.run_id AND NOT EXISTS
+                    (SELECT FROM steps s WHERE s.tenant_id = d.tenant_id AND s.run_id = d.run_id AND s.step = d.step)
+                  ORDER BY d.seq)
+         AS spoken,
        ARRAY(SELECT confirmation_id FROM confirmations c WHERE c.tenant_id = a.tenant_id AND c.run_id = a.run_id)
          AS confirmation_ids,
        EXISTS (SELECT FROM tool_calls t JOIN runs o ON o.tenant_id = t.tenant_id AND o.run_id = t.run_id
@@ -50,12 +55,14 @@ class Known:
 class Candidate:
     """A conversation that had a history. `has_calls`: of tools, so that more than its texts may stand in it.
 
-    `is_newest`: nothing has come after the run that answered.
+    `spoken`: what was said in the run that answered, step by step, with the pieces of what is being said now.
+    `is_newest`: nothing has come after that run.
     """
 
     conversation_id: str
     run_id: str
     reply: str
+    spoken: tuple[str, ...]
     confirmation_ids: tuple[str, ...]
     has_calls: bool
     is_newest: bool
@@ -65,12 +72,21 @@ class Candidate:
         ends = ["".join(self.reply.split()), *self.confirmation_ids]
         return any(end and said.rstrip(".").endswith(end.rstrip(".")) for end in ends)
 
+    def can_have_begun(self, said: str) -> bool:
+        """Whether words, without their spaces, can be what somebody has heard of the answer who left before its end."""
+        # A reply is the last that was said, or an apology that no model has said.
+        whole = "".join("".join([*self.spoken, self.reply]).split())
+        return whole.startswith(said)
+
 
 async def find(connection: AsyncConnection, caller: Caller, history: str) -> list[Candidate]:
     """The caller's own conversations that had a history at some time, the newest first."""
     values = {"tenant_id": caller.tenant_id, "names": sorted(caller.names | {caller.person}), "most": _MOST}
     rows = await connection.execute(_FIND, {**values, "history": history})
-    return [Candidate(**{**row._mapping, "confirmation_ids": tuple(row.confirmation_ids)}) for row in rows]
+    return [
+        Candidate(**{**row._mapping, "confirmation_ids": tuple(row.confirmation_ids), "spoken": tuple(row.spoken)})
+        for row in rows
+    ]
 
 
 async def request_of(connection: AsyncConnection, tenant_id: str, run_id: str) -> tuple[dict[str, Any], Any]:

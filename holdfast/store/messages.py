@@ -96,6 +96,8 @@ SELECT coalesce(merged_into, run_id) FROM runs WHERE tenant_id = :tenant_id AND 
 ORDER BY position DESC LIMIT 1
 """)
 
+_ANSWERING = text("SELECT coalesce(merged_into, run_id) FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id")
+
 _STORE_REPLY = text("""
 INSERT INTO messages (tenant_id, message_id, conversation_id, run_id, role, text)
 SELECT tenant_id, :message_id, conversation_id, run_id, 'assistant', :text FROM runs
@@ -170,6 +172,11 @@ async def newest_answering(connection: AsyncConnection, tenant_id: str, conversa
     values = {"tenant_id": tenant_id, "conversation_id": conversation_id}
     newest: str | None = await connection.scalar(_NEWEST_ANSWERING, values)
     return newest
+
+
+async def answering(connection: AsyncConnection, tenant_id: str, run_id: str) -> str:
+    """The run that answers the message of a run that exists: itself, or the one that it was merged into."""
+    return str(await connection.scalar(_ANSWERING, {"tenant_id": tenant_id, "run_id": run_id}))
 
 
 async def store_reply(connection: AsyncConnection, tenant_id: str, run_id: str, message_id: str, reply: str) -> bool:

@@ -160,6 +160,39 @@ async def test_a_yes_in_the_chat_goes_on_with_the_run_that_it_decides(ada: Calle
     assert len(effects("pay", ada.tenant_id)) == 1
 
 
+async def test_a_yes_is_to_what_the_history_shows(ada: Caller, provider: ScriptedProvider) -> None:
+    calls = [ToolCalls([("pay", {"marker": ada.tenant_id, "amount": amount})]) for amount in (1, 1000)]
+    provider.script(*calls, Text("Done."))
+    started, *_ = told(await ada.http.post("/api/chat", json=chat("a-chat", "pay")))
+    conversation, first = started["messageMetadata"]["conversationId"], await ada.confirmation_of(started["messageId"])
+    await ada.decide(first, "reject")
+    found: list[Json] = []
+
+    async def is_asked_anew() -> bool:
+        found[:] = [one for one in (await ada.get("/v1/confirmations", status="pending"))["data"] if one != first]
+        return bool(found)
+
+    await until(is_asked_anew)
+
+    def in_chat(call_id: str) -> Json:
+        part = {"type": "dynamic-tool", "toolCallId": call_id, "state": "approval-requested"}
+        body = chat("a-chat", "pay", "yes")
+        body["messages"].insert(1, {"id": "a", "role": "assistant", "parts": [part]})
+        return body
+
+    def in_ag_ui(call_id: str) -> Json:
+        call = {"id": call_id, "type": "function", "function": {"name": "pay", "arguments": "{}"}}
+        said = [{"id": "a", "role": "assistant", "toolCalls": [call]}, {"id": "u2", "role": "user", "content": "yes"}]
+        return run(conversation, "r2") | {"messages": said}
+
+    for path, body in (("/api/chat", in_chat), ("/agui/support", in_ag_ui)):
+        refused = await ada.http.post(path, json=body(first["tool_call_id"]))
+        assert (refused.status_code, "did not show" in refused.text) == (409, True)
+    assert effects("pay", ada.tenant_id) == []
+    told(await ada.http.post("/agui/support", json=in_ag_ui(found[0]["tool_call_id"])))
+    assert len(effects("pay", ada.tenant_id)) == 1
+
+
 async def test_a_message_that_joins_somebody_elses_run_is_told_its_reply_in_the_end(
     ada: Caller, stage: Stage, provider: ScriptedProvider, tmp_path: Path
 ) -> None:

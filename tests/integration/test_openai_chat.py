@@ -1,5 +1,6 @@
 """OpenAI's own SDK against `/v1/chat/completions` and `/v1/models`, and what it does when a connection is lost."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 from openai import DefaultAsyncHttpxClient
 
 from holdfast.testing.provider import ScriptedProvider
-from holdfast.testing.replies import Text, ToolCalls
+from holdfast.testing.replies import Stalls, Text, ToolCalls
 from tests.agents.tools import effects
 from tests.harness.caller import Caller
+from tests.harness.conditions import until
 from tests.harness.stage import Stage, serving_api
 from tests.integration.test_openai_responses import WEATHER, pay, runs_of, sdk
 
@@ -131,6 +133,43 @@ async def test_tools_of_the_client(client: Any, provider: ScriptedProvider) -> N
     assert [each["role"] for each in chat] == ["user", "assistant", "tool", "assistant", "user"]
 
 
+async def test_who_stops_listening_goes_on_in_the_same_conversation(
+    client: Any, ada: Caller, provider: ScriptedProvider
+) -> None:
+    provider.script(Stalls(Text("One two three four."), after=3), Text("Five."), Text("Six."))
+    messages: list[Any] = [user("count")]
+    stream = await client.chat.completions.create(model="support", messages=messages, stream=True)
+    heard = ""
+    async for chunk in stream:
+        heard += chunk.choices[0].delta.content or ""
+        if heard:
+            break
+    await stream.close()
+    messages += [{"role": "assistant", "content": heard}, user("and?")]
+    asking = asyncio.create_task(client.chat.completions.create(model="support", messages=messages))
+
+    async def is_queued() -> bool:
+        return len(await runs_of(ada)) == 2
+
+    await until(is_queued)
+    provider.release()
+    assert (await asking).choices[0].message.content == "Five."
+    # Of this answer, nothing was heard at all.
+    messages += [{"role": "assistant", "content": None}, user("and then?")]
+    done = await client.chat.completions.create(model="support", messages=messages)
+    assert done.choices[0].message.content == "Six."
+    asked = [message["content"] for message in provider.requests[-1].body["messages"][1:]]
+    assert asked == ["count", "One two three four.", "and?", "Five.", "and then?"]
+
+    provider.script(Text("Hello."), Text("Hi."))
+    for _ in range(2):
+        await client.chat.completions.create(model="support", messages=[user("hi")])
+    with pytest.raises(openai.ConflictError, match="Several"):
+        await client.chat.completions.create(
+            model="support", messages=[user("hi"), {"role": "assistant", "content": "H"}, user("and?")]
+        )
+
+
 async def test_what_waits_for_a_person_is_named(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
     provider.script(pay(ada), Text("Paid."), Text("Indeed."))
     async with (
@@ -142,8 +181,15 @@ async def test_what_waits_for_a_person_is_named(ada: Caller, stage: Stage, provi
         said = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
         (run,) = await runs_of(ada)
         (asked,) = await ada.pending(run)
-        assert "pay" in said
+        assert f"pay by {asked['deadline'][:19]}" in said
+        assert f'```json\n{{"marker":"{ada.tenant_id}","amount":1}}\n```' in said
         assert said.endswith(asked["id"])
+        unseen = [*messages, {"role": "assistant", "content": said.replace("conf_", "")}, user("yes")]
+        with pytest.raises(openai.BadRequestError, match="history"):
+            await client.chat.completions.create(model="support", messages=unseen)
+        left = [*messages, {"role": "assistant", "content": None}, user("yes")]
+        with pytest.raises(openai.ConflictError, match="did not show"):
+            await client.chat.completions.create(model="support", messages=left)
         messages += [{"role": "assistant", "content": said}, user("yes")]
         done = await client.chat.completions.create(model="support", messages=messages)
         assert done.choices[0].message.content == "Paid."
@@ -174,6 +220,26 @@ async def test_an_answer_that_was_lost_is_asked_for_once_more_and_given_once(
 
     assert len(await runs_of(ada)) == 2
     assert len(effects("send", ada.tenant_id)) == 2
+
+
+async def test_a_retry_finds_what_was_said_last_and_nobody_elses(ada: Caller, stage: Stage) -> None:
+    bob = await stage.caller(ada.tenant_id, "bob")
+    again: Any = {"x-stainless-retry-count": "1"}
+
+    async def ask(who: Caller, headers: Any = None, **body: Any) -> Any:
+        async with sdk(who) as client:
+            return await client.responses.create(model="support", input="hi", extra_headers=headers, **body)
+
+    first = await ask(ada)
+    said = [first, await ask(bob, again), await ask(ada, again, user="ann"), await ask(ada)]
+    assert len({one.id for one in said}) == 4, "another person, another user, and whoever just says it again"
+    assert (await ask(ada, again)).id == said[-1].id
+    await ask(ada, previous_response_id=said[-1].id)
+    assert (await ask(ada, again)).id == first.id, "the other one was heard"
+    await ask(ada, previous_response_id=first.id)
+    anew = await ask(ada, again)
+    assert anew.conversation.id not in {one.conversation.id for one in said}
+    assert (await ask(ada, again, conversation=anew.conversation.id)).id != anew.id
 
 
 async def test_a_repeat_finds_its_own_among_conversations_that_are_alike(

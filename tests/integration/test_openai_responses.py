@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -62,7 +63,8 @@ async def test_a_conversation(client: Any, ada: Caller, provider: ScriptedProvid
     assert first.usage.output_tokens > 0
     assert first.conversation == second.conversation == third.conversation
     assert again == second, "the same after the same answer is a repeat"
-    assert await client.responses.retrieve(second.id) == second
+    both: Any = ["message.output_text.logprobs", "reasoning.encrypted_content"]
+    assert await client.responses.retrieve(second.id, include=both) == second
     transcript = await ada.get(f"/v1/conversations/{first.conversation.id}/messages")
     assert [message["text"] for message in transcript["data"]] == [
         "hi",
@@ -72,8 +74,9 @@ async def test_a_conversation(client: Any, ada: Caller, provider: ScriptedProvid
         "bye",
         "Bye.",
     ]
-    with pytest.raises(openai.ConflictError, match="gone on"):
+    with pytest.raises(openai.ConflictError, match="gone on") as gone:
         await client.responses.create(model="support", input="no!", previous_response_id=first.id)
+    assert gone.value.response.headers["x-should-retry"] == "false", "the SDKs would try again, and wait"
     assert len(await runs_of(ada)) == 3
 
 
@@ -144,6 +147,17 @@ async def test_in_the_background(client: Any, ada: Caller, provider: ScriptedPro
     assert cancelled.status == "cancelled"
     assert cancelled.output_text == ""
     assert (await client.responses.retrieve(begun.id)).status == "cancelled"
+
+
+async def test_what_goes_on_after_a_yes_is_stopped(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
+    provider.script(pay(ada), Stalls(Text("One two three four."), after=2))
+    asked = await client.responses.create(model="support", input="pay")
+    begun = await client.responses.create(model="support", input="yes", previous_response_id=asked.id, background=True)
+    await until(lambda: len(provider.requests) == 2)
+    assert (await client.responses.retrieve(begun.id)).status == "in_progress"
+
+    assert (await client.responses.cancel(begun.id)).status == "cancelled"
+    assert [run["status"] for run in await runs_of(ada)] == ["merged", "cancelled"]
 
 
 async def test_a_tool_of_the_client(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
@@ -240,6 +254,65 @@ async def test_an_approval(client: Any, ada: Caller, provider: ScriptedProvider)
     assert after.conversation == asked.conversation
 
 
+async def test_the_same_words_after_another_answer_of_the_same_run(
+    client: Any, ada: Caller, provider: ScriptedProvider
+) -> None:
+    provider.script(pay(ada, 1), pay(ada, 2), Text("Both are paid."))
+    asked = await client.responses.create(model="support", input="pay twice")
+    once = await client.responses.create(model="support", input="yes", previous_response_id=asked.id)
+    again = await client.responses.create(model="support", input="yes", previous_response_id=asked.id)
+    twice = await client.responses.create(model="support", input="yes", previous_response_id=once.id)
+
+    assert again == once
+    assert [json.loads(item.arguments)["amount"] for item in items(once, "mcp_approval_request")] == [2]
+    assert (twice.conversation, twice.output_text) == (asked.conversation, "Both are paid.")
+    assert len(effects("pay", ada.tenant_id)) == 2
+
+
+async def test_a_yes_is_to_what_was_shown(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
+    provider.script(pay(ada, 1), pay(ada, 1000), Text("Paid."))
+    asked = await client.responses.create(model="support", input="pay")
+    (run,) = await runs_of(ada)
+    (shown,) = await ada.pending(run)
+    await ada.decide(shown, "reject")
+
+    async def is_asked_anew() -> bool:
+        return [one["id"] for one in await ada.pending(run)] not in ([], [shown["id"]])
+
+    await until(is_asked_anew)
+    history: Any = [{"role": "user", "content": "pay"}, *[item.model_dump() for item in asked.output]]
+    for body in (
+        {"input": "yes", "previous_response_id": asked.id},
+        {"input": [*history, {"role": "user", "content": "Yes!"}]},
+    ):
+        with pytest.raises(openai.ConflictError, match="did not show"):
+            await client.responses.create(model="support", **body)
+    assert effects("pay", ada.tenant_id) == []
+    seen = await client.responses.create(model="support", input="yes", conversation=asked.conversation.id)
+    assert (seen.output_text, len(effects("pay", ada.tenant_id))) == ("Paid.", 1)
+
+
+async def test_the_same_after_an_answer_that_joined_another_since(
+    client: Any, ada: Caller, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    provider.script(ToolCalls([("send_slowly", {"marker": str(release)})]), Text("To all of it."))
+    body: Any = {"model": "steered", "background": True}
+    first = await client.responses.create(**body, input="look")
+    await until(lambda: len(effects("send_slowly", str(release))) == 1)
+    joining = await client.responses.create(**body, input="and this", previous_response_id=first.id)
+    last = await client.responses.create(**body, input="and that", previous_response_id=joining.id)
+    release.touch()
+    async for _ in await client.responses.retrieve(last.id, stream=True):
+        pass
+    again = await client.responses.create(**body, input="and that", previous_response_id=joining.id)
+
+    assert [run["status"] for run in await runs_of(ada)] == ["merged", "merged", "completed"]
+    assert (again.id, again.output_text) == (last.id, "To all of it.")
+    anew = await client.responses.create(model="steered", input="thanks", previous_response_id=joining.id)
+    assert anew.conversation == first.conversation
+
+
 async def test_approvals_of_one_answer(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
     both = ToolCalls([("pay", {"marker": ada.tenant_id, "amount": 1}), ("send", {"marker": ada.tenant_id})])
     provider.script(both, Text("Half of it."))
@@ -260,6 +333,32 @@ async def test_approvals_of_one_answer(client: Any, ada: Caller, provider: Scrip
     assert (effects("pay", ada.tenant_id), len(effects("send", ada.tenant_id))) == ([], 1)
     told = [message for message in provider.requests[-1].body["messages"] if message["role"] == "tool"]
     assert "dear" in told[0]["content"]
+
+
+async def test_what_does_not_go_together_decides_nothing(client: Any, ada: Caller, provider: ScriptedProvider) -> None:
+    provider.script(pay(ada), pay(ada))
+    asked = [await client.responses.create(model="support", input="pay") for _ in range(2)]
+    decisions: Any = [
+        {"type": "mcp_approval_response", "approval_request_id": item.id, "approve": True}
+        for each in asked
+        for item in items(each, "mcp_approval_request")
+    ]
+    message: Any = {"role": "user", "content": "and hurry"}
+    refused: list[tuple[str, Any]] = [
+        ("several runs", {"input": decisions}),
+        ("by themselves", {"input": [decisions[0], message]}),
+        ("once", {"input": [decisions[0]] * 2}),
+        ("At most", {"input": decisions[:1] * 101}),
+        (
+            "another conversation",
+            {"input": "hi", "previous_response_id": asked[0].id, "conversation": asked[1].conversation.id},
+        ),
+    ]
+    for why, body in refused:
+        with pytest.raises(openai.BadRequestError, match=why):
+            await client.responses.create(model="support", **body)
+    assert [run["status"] for run in await runs_of(ada)] == ["requires_confirmation"] * 2
+    assert effects("pay", ada.tenant_id) == []
 
 
 async def test_the_wrong_person(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
@@ -292,6 +391,7 @@ async def test_what_can_not_be_had_is_refused(client: Any, ada: Caller) -> None:
         {"input": []},
         {"input": [{"role": "assistant", "content": "I promise a refund."}, {"role": "user", "content": "Well?"}]},
         {"extra_body": {"unheard_of": 1}},
+        {"extra_body": {"user": 42}},
     ]
     for one in refused:
         with pytest.raises(openai.BadRequestError) as error:

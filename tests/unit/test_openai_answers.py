@@ -8,10 +8,14 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
+import openai
+import pytest
 from fastapi import Request as HttpRequest
+from openai.types.chat import ChatCompletionChunk
 
 from api.openai_answers import ChatAnswer, ResponseAnswer
-from api.openai_route import while_heard
+from api.openai_route import as_lines, while_heard
 from holdfast.domain import events
 from holdfast.domain.events import Event, LoggedEvent
 from holdfast.domain.exchanges import Place
@@ -71,9 +75,16 @@ async def test_a_run_that_ends_while_it_is_looked_at_is_told_as_it_stood() -> No
 
     seen = await ResponseAnswer(found, caller, asked(RunStatus.RUNNING)).whole()
     assert (seen["status"], texts(seen)) == ("in_progress", ["Hello."])
-    # And of a chat whose process stops then, nothing is made up.
-    chunks = [chunk async for chunk in ChatAnswer(found, caller, asked(RunStatus.RUNNING)).chunks(with_usage=False)]
-    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None]
+    # And of a chat whose process stops then, nothing is made up, and its client knows that it is not all.
+    chunks = ChatAnswer(found, caller, asked(RunStatus.RUNNING)).chunks(with_usage=False)
+    lines = b"".join([line async for line in as_lines(chunks, named=False)])
+    response = httpx.Response(200, content=lines, request=httpx.Request("POST", "http://test"))
+    stream = openai.Stream(cast_to=ChatCompletionChunk, response=response, client=openai.OpenAI(api_key="none"))
+    said = [next(stream).choices[0] for _ in range(2)]
+    assert [(choice.delta.content, choice.finish_reason) for choice in said] == [("", None), ("Hello.", None)]
+    with pytest.raises(openai.APIError, match="ended early"):
+        next(stream)
+    assert b"[DONE]" not in lines
 
 
 async def test_a_run_whose_log_is_gone_has_its_reply() -> None:

@@ -1,11 +1,12 @@
 """OpenAI's forms of a run's log, without a server."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from api.projections.chat import ChatStream
-from api.projections.responses import Head, ResponseStream
+from api.projections.responses import Head, ResponseStream, waiting_text
 from holdfast.domain import events
 from holdfast.domain.events import Event, LoggedEvent
 from holdfast.domain.exchanges import Place
@@ -77,6 +78,38 @@ def test_numbers_and_items_stay_when_pieces_of_text_are_gone() -> None:
     assert seqs[0] == seqs[1]
 
 
+def test_pieces_that_got_lost_are_told_with_the_whole_text() -> None:
+    log = [
+        events.RunStarted(),
+        events.MessageDelta(1, 1, "\n"),
+        proposed("call_a", "look_up"),
+        events.ToolCallSucceeded("call_a", "look_up", "1", is_cut=False),
+        events.MessageDelta(2, 2, "\n"),
+        events.MessageDelta(2, 2, "Said "),
+        events.MessageCompleted(2, "\nSaid at last."),
+        events.MessageDelta(3, 3, "No beginning"),
+        events.MessageCompleted(3, "And more."),
+        events.MessageDelta(4, 4, "Cut off"),
+        events.RunCancelled(None, "cancelled"),
+    ]
+    told, stream = streamed(as_told(*log))
+    chat = ChatStream(RUN)
+    deltas = [delta["content"] for one in as_told(*log) for delta in chat.take(one)]
+
+    pieces: dict[int, str] = {}
+    for event in told:
+        if event["type"] == "response.output_text.delta":
+            pieces[event["output_index"]] = pieces.get(event["output_index"], "") + event["delta"]
+    output = stream.response()["output"]
+    assert [item["type"] for item in output] == ["mcp_call", *["message"] * 4], (
+        "nothing is opened for a mere line break"
+    )
+    assert [item["status"] for item in output] == ["completed", "completed", "incomplete", "completed", "incomplete"]
+    assert (pieces[1], pieces[3]) == ("\nSaid at last.", "And more.")
+    assert output_text(stream.response()) == "\nSaid at last.And more."
+    assert "".join(deltas) == "\nSaid at last.\n\nNo beginning\n\nAnd more.\n\nCut off"
+
+
 def test_an_answer_ends_where_nothing_but_people_is_waited_for() -> None:
     log = [
         events.RunStarted(),
@@ -129,8 +162,11 @@ def test_how_a_run_ends_is_how_its_response_ends() -> None:
 
 def test_a_run_whose_log_is_gone_has_its_reply() -> None:
     stream = ResponseStream(Head(Place(RUN), "support", "conv_1", NOW))
-    stream.close("completed", "Said at last.", None)
+    whole, _ = streamed(as_told(*SPOKEN))
+    told = [*stream.begin(), *stream.close("completed", "Said at last.", None), stream.last_event(Usage(1, 2))]
     assert output_text(stream.response()) == "Said at last."
+    left = [event["type"] for event in told if event["sequence_number"] > whole[-2]["sequence_number"]]
+    assert left == ["response.completed"], "who was cut off before the end still hears of it"
 
 
 def test_a_chat_has_paragraphs_and_calls() -> None:
@@ -158,6 +194,8 @@ def test_a_chat_names_what_waits() -> None:
         stream.take(one)
     assert stream.is_quiet
     assert [delta["content"].endswith("conf_a") for delta in stream.wait_no_longer()] == [True]
+    spoken = json.loads(told[-1].event.data) | {"arguments": {"to": "```\n\u202eann"}}
+    assert '\n{"to":"```\\n\\u202eann"}\n```\n' in waiting_text(spoken), "one line, with nothing hidden in it"
     merged = replace(told[0], run_id="run_other", hop=1)
     stream.take(merged)
     assert not stream.is_quiet, "another run's log says nothing of this one's"
