@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from api.auth import needs
 from api.event_stream import streaming
 from api.openai_answers import HELD_S, ResponseAnswer
-from api.openai_input import read_functions, read_items
+from api.openai_input import Metadata, read_functions, read_items, user_of
 from api.openai_parameters import check_for_responses
 from api.openai_route import EVENTS, IsRetry, as_lines, openai_resource, while_heard
 from api.problems import documented
@@ -24,8 +24,6 @@ from holdfast.domain.permissions import Caller, Permission
 router = openai_resource("/v1/responses")
 
 Json = dict[str, Any]
-
-Metadata = Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)]
 
 
 class ConversationBody(BaseModel):
@@ -139,12 +137,6 @@ async def cancel_response(
 
 #: How long a cancellation waits for the run's end, to tell of it.
 _CANCELLED_WITHIN_S = 5.0
-
-
-def user_of(others: Json | None) -> str | None:
-    """Whom of its users a client says that it speaks for."""
-    named = (others or {}).get("safety_identifier") or (others or {}).get("user")
-    return named if isinstance(named, str) else None
 
 
 async def _answer(found: Services, caller: Caller, place: Place) -> ResponseAnswer:
