@@ -17,6 +17,7 @@ from holdfast.testing.replies import Text, ToolCalls
 from tests.agents.tools import effects
 from tests.harness.caller import Caller, Json
 from tests.harness.conditions import until
+from tests.harness.reading import told_in
 from tests.harness.stage import Stage
 
 BEFORE, AFTER, REPLY = "Let me look.", "And once more.", "To all of you."
@@ -33,7 +34,7 @@ async def by_response(caller: Caller, conversation: str, text: str) -> Any:
 
 async def by_response_stream(caller: Caller, conversation: str, text: str) -> Any:
     body = {"model": "steered", "input": text, "conversation": conversation, "stream": True}
-    return told((await caller.http.post("/v1/responses", json=body)).text)
+    return told_in(await caller.http.post("/v1/responses", json=body))
 
 
 async def by_completion(caller: Caller, conversation: str, text: str) -> Any:
@@ -45,19 +46,13 @@ async def by_completion(caller: Caller, conversation: str, text: str) -> Any:
 async def by_agui(caller: Caller, conversation: str, text: str) -> Any:
     messages = [{"id": text, "role": "user", "content": text}]
     body = {"threadId": conversation, "runId": text, "messages": messages}
-    return told((await caller.http.post("/agui/steered", json=body)).text)
+    return told_in(await caller.http.post("/agui/steered", json=body))
 
 
 async def by_ui_messages(caller: Caller, conversation: str, text: str) -> Any:
     messages = [{"id": text, "role": "user", "parts": [{"type": "text", "text": text}]}]
-    return told(
-        (await caller.http.post("/api/chat", json={"id": conversation, "agent": "steered", "messages": messages})).text
-    )
-
-
-def told(stream: str) -> list[Json]:
-    lines = [line.removeprefix("data: ") for line in stream.splitlines() if line.startswith("data: {")]
-    return [json.loads(line) for line in lines]
+    body = {"id": conversation, "agent": "steered", "messages": messages}
+    return told_in(await caller.http.post("/api/chat", json=body))
 
 
 DOORS: dict[str, Callable[[Caller, str, str], Coroutine[Any, Any, Any]]] = {
