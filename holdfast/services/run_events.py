@@ -81,7 +81,7 @@ class RunEvents:
         async with self._database.tenant(tenant_id) as connection:
             merged_at = await event_log.merged_at(connection, tenant_id, run_id, merged_into)
             is_shown = await runs.status_of(connection, tenant_id, merged_into, view) is not None
-        hidden = None if is_shown else _ReplyAlone()
+        hidden = None if is_shown else ReplyAlone()
         async with aclosing(self._tail.follow(tenant_id, merged_into, 0, to_the_end=to_the_end)) as events:
             async for event in events:
                 for shown in [event] if hidden is None else hidden.take(event):
@@ -111,13 +111,14 @@ class RunEvents:
             yield events
 
 
-class _ReplyAlone:
+class ReplyAlone:
     """Takes the log of a run that its reader may not read; answers with what they are told of it."""
 
     def __init__(self) -> None:
         self._said: list[LoggedEvent] = []
 
     def take(self, event: LoggedEvent) -> list[LoggedEvent]:
+        """What may be told, now that this has happened."""
         if event.type in (RunQueued.TYPE, RunStarted.TYPE):
             return [event]
         if event.type == MessageCompleted.TYPE:

@@ -14,7 +14,7 @@ from api.projections.agui import AgUiRun
 from api.projections.story import Outcome, Question, Settled, Story
 from api.projections.ui_messages import Chunk, UiMessage
 from holdfast.domain.events import LoggedEvent
-from holdfast.services.run_events import Told
+from holdfast.services.run_events import ReplyAlone, Told
 
 Log = list[Told]
 Json = dict[str, Any]
@@ -321,6 +321,26 @@ def test_who_joins_a_run_is_told_what_it_does_from_then_on() -> None:
         assert screen.texts == texts
         assert [one["id"] for one in screen.messages] == ["u1", "run_1-1", "run_1-call_1", "run_1-2"]
         assert [len(one["toolCalls"]) for one in screen.messages if one.get("toolCalls")] == [1]
+
+
+@pytest.mark.parametrize(
+    ("end", "texts"),
+    [
+        (DONE[0], ["Done."]),
+        (("run.cancelled", {"reply_id": None, "error": "cancelled"}), []),
+        (("run.failed", {"reply_id": None, "error": "why"}), []),
+    ],
+)
+def test_of_a_run_that_is_not_theirs_a_reader_is_told_the_reply_alone(end: tuple[str, Json], texts: list[str]) -> None:
+    step = [piece("Let me see."), whole("Let me see."), proposed(), outcome("succeeded", result="1", is_cut=False)]
+    hidden = ReplyAlone()
+    complete = log(*step, piece("Done.", 2, 2), whole("Done.", 2), end)
+    told = [replace(one, event=event) for one in complete for event in hidden.take(one.event)]
+
+    screen = agui(told)
+    assert [one.event.type for one in told][:2] == ["run.queued", "run.started"]
+    assert screen.texts == sdk(told).texts == texts
+    assert (screen.last, sdk(told).calls) == ("RUN_ERROR" if end[0] == "run.failed" else "RUN_FINISHED", {})
 
 
 def test_an_interrupt_says_what_an_answer_needs() -> None:
