@@ -16,7 +16,7 @@ from holdfast.domain.agents import Escalation
 from holdfast.domain.confirmations import Confirmation, ConfirmationKind, ConfirmationStatus, Decision, Resolution
 from holdfast.domain.ids import new_confirmation_id, workflow_id
 from holdfast.domain.permissions import View
-from holdfast.store.tables import confirmations
+from holdfast.store.tables.runs import confirmations
 from holdfast.store.views import of_runs_in
 
 _REQUEST = text("""
