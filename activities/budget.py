@@ -17,9 +17,9 @@ from holdfast.domain.ids import new_confirmation_id
 from holdfast.domain.runs import OPEN, RunStatus
 from holdfast.domain.steps import ModelAnswer, ModelStep
 from holdfast.services.confirmation_endings import as_requested, record_asked, withdraw_raise
-from holdfast.store import audit, budgets, confirmations, runs
+from holdfast.store import audit, budgets, confirmations, raises, runs
 from holdfast.store.budgets import Reservation
-from holdfast.store.confirmations import RaiseQuestion
+from holdfast.store.raises import RaiseQuestion
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ async def make_room(
     has_room = await budgets.reserve(connection, step.tenant_id, reservation)
     if has_room and status is not RunStatus.REQUIRES_CONFIRMATION:
         return None
-    asked = await confirmations.newest_raise(connection, step.tenant_id, step.run_id, step.step)
+    asked = await raises.newest(connection, step.tenant_id, step.run_id, step.step)
     is_pending = asked is not None and asked.status is ConfirmationStatus.PENDING
     if has_room:
         # Asked by an attempt that the workflow never heard of, before somebody made room.
@@ -83,7 +83,7 @@ async def _refuse_or_ask(
         await audit.append(connection, step.tenant_id, refused)
         return ModelAnswer(is_over_budget=True)
     question = _question(step, agent, budget, budget.terms.raise_by_usd, why)
-    asked = await confirmations.request_raise(connection, step.tenant_id, question)
+    asked = await raises.request(connection, step.tenant_id, question)
     await confirmations.mark_run_waiting(connection, step.tenant_id, step.run_id)
     await record_asked(connection, step.tenant_id, asked, step.step)
     return ModelAnswer(asked=as_requested(asked))

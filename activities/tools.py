@@ -23,19 +23,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
+from activities import dispatches, settlements
 from activities.catalogue import AgentCatalogue
+from activities.dispatches import Reserved
 from activities.heartbeat import heartbeating
+from activities.settlements import AMBIGUOUS, Settlement
 from holdfast.domain.agents import AgentSpec, ConfirmationDefaults
-from holdfast.domain.audit import SUPERSEDED, canonical, outcome_content
-from holdfast.domain.confirmations import ConfirmationKind, arguments_digest
+from holdfast.domain.confirmations import ConfirmationKind
 from holdfast.domain.errors import Unavailable
-from holdfast.domain.events import tool_call_now
 from holdfast.domain.messages import OUTCOME_UNKNOWN
 from holdfast.domain.policy import rule_on
 from holdfast.domain.steps import CallRef, ConfirmationRequested, ToolOutcome
 from holdfast.domain.tools import Declaration, Effect, ToolCall, ToolCallStatus
-from holdfast.services.confirmation_endings import as_requested, record_asked, settle_withdrawn
-from holdfast.store import audit, confirmations, event_log, outbox, runs, switches, tool_calls
+from holdfast.services.confirmation_endings import as_requested, record_asked
+from holdfast.store import confirmations, runs, switches, tool_calls
 from holdfast.store.confirmations import Question
 from holdfast.store.engine import Database
 from holdfast.tools.registry import Tool, ToolRegistry
@@ -52,20 +53,6 @@ _RUN_AGAIN_S = 0.5
 #: How long a known outcome may take to be stored when the run is cancelled or the worker stopped, in seconds.
 _LAST_MOMENT_S = 5.0
 
-#: How often a call is handed out at most. One whose worker dies each time may well be what kills it.
-MAX_DISPATCHES = 10
-
-#: Added to a tool's timeout before its absence is probed: a worker that lives on cuts it by then.
-_PROBE_MARGIN = timedelta(seconds=2)
-
-
-@dataclass(frozen=True)
-class _Reserved:
-    """A call that may be run now, by this dispatch alone."""
-
-    call: ToolCall
-    tool: Tool
-
 
 @dataclass(frozen=True)
 class _InDoubt:
@@ -74,16 +61,6 @@ class _InDoubt:
     call: ToolCall
     tool: Tool | None
     wait: timedelta
-
-
-@dataclass(frozen=True)
-class _Settlement:
-    status: ToolCallStatus
-    result: str | None = None
-    error: str | None = None
-
-
-_AMBIGUOUS = _Settlement(ToolCallStatus.AMBIGUOUS, error=OUTCOME_UNKNOWN)
 
 
 class ToolActivities:
@@ -117,7 +94,7 @@ class ToolActivities:
                 await asyncio.wait([storing], timeout=_LAST_MOMENT_S)
                 raise
 
-    async def _run(self, reference: CallRef, reserved: _Reserved) -> tuple[_Reserved, _Settlement]:
+    async def _run(self, reference: CallRef, reserved: Reserved) -> tuple[Reserved, Settlement]:
         """Run a call, and again when it is cut at its timeout and may be repeated."""
         try:
             outcome = await self._run_once(reference, reserved)
@@ -136,7 +113,7 @@ class ToolActivities:
             await asyncio.shield(self._cut_off(reference, reserved))
             raise
 
-    async def _run_once(self, reference: CallRef, reserved: _Reserved) -> Outcome:
+    async def _run_once(self, reference: CallRef, reserved: Reserved) -> Outcome:
         return await self._runner.run(
             reserved.tool,
             reserved.call.arguments or {},
@@ -144,41 +121,41 @@ class ToolActivities:
             timeout_s=reserved.call.terms.timeout_s,
         )
 
-    async def _settlement(self, reserved: _Reserved, outcome: Outcome) -> _Settlement:
+    async def _settlement(self, reserved: Reserved, outcome: Outcome) -> Settlement:
         match outcome:
             case Returned(result):
-                return _Settlement(ToolCallStatus.SUCCEEDED, result=result)
+                return Settlement(ToolCallStatus.SUCCEEDED, result=result)
             case Raised(error):
-                return _Settlement(ToolCallStatus.FAILED, error=error)
+                return Settlement(ToolCallStatus.FAILED, error=error)
             case TimedOut(timeout_s) if reserved.call.terms.effect is Effect.READ:
-                return _Settlement(ToolCallStatus.FAILED, error=f"The tool did not answer within {timeout_s:g} s.")
+                return Settlement(ToolCallStatus.FAILED, error=f"The tool did not answer within {timeout_s:g} s.")
             case Unknown(reason) if reserved.call.terms.effect is Effect.READ:
-                return _Settlement(ToolCallStatus.FAILED, error=reason)
+                return Settlement(ToolCallStatus.FAILED, error=reason)
             case Unknown(reason):
                 return await self._probed(reserved.call, reserved.tool) or replace(
-                    _AMBIGUOUS, error=f"{OUTCOME_UNKNOWN} ({reason})"
+                    AMBIGUOUS, error=f"{OUTCOME_UNKNOWN} ({reason})"
                 )
             case TimedOut():
                 # Its thread may still be at it: only success can be proved now.
-                return await self._probed(reserved.call, reserved.tool) or _AMBIGUOUS
+                return await self._probed(reserved.call, reserved.tool) or AMBIGUOUS
 
-    async def _reserve(self, reference: CallRef) -> _Reserved | _InDoubt | ToolOutcome:
+    async def _reserve(self, reference: CallRef) -> Reserved | _InDoubt | ToolOutcome:
         async with self._database.tenant(reference.tenant_id) as connection:
             call = await tool_calls.lock(connection, reference.tenant_id, reference.tool_call_id)
             tool = await self._tool(connection, reference, call.tool)
             if call.status is ToolCallStatus.APPROVED:
-                obstacle = await _obstacle(connection, reference, call, tool)
+                obstacle = await dispatches.obstacle(connection, reference, call, tool)
                 if obstacle is not None or tool is None:
-                    return await _deny(connection, reference, call, obstacle or "")
+                    return await dispatches.deny(connection, reference, call, obstacle or "")
             elif call.status is ToolCallStatus.DISPATCHED:
-                may_run = call.terms.is_repeatable and await _may_run_again(connection, reference, call)
+                may_run = call.terms.is_repeatable and await dispatches.may_run_again(connection, reference, call)
                 if tool is None or not may_run:
-                    return _InDoubt(call, tool, await _time_to_probe(connection, reference, call, tool))
+                    return _InDoubt(call, tool, await dispatches.time_to_probe(connection, reference, call, tool))
             else:
                 return await self._what_stands(connection, reference, call)
-            return await _dispatch(connection, reference, call, tool)
+            return await dispatches.dispatch(connection, reference, call, tool)
 
-    async def _dispatch_again(self, reference: CallRef, reserved: _Reserved) -> _Reserved | None:
+    async def _dispatch_again(self, reference: CallRef, reserved: Reserved) -> Reserved | None:
         """None: another attempt has dispatched the call since, or it is settled, and this one has no say any more."""
         async with self._database.tenant(reference.tenant_id) as connection:
             call = await tool_calls.lock(connection, reference.tenant_id, reference.tool_call_id)
@@ -186,9 +163,9 @@ class ToolActivities:
                 return None
             if await switches.holds_back(connection, reference.tenant_id, call.run_id):
                 return None
-            return await _dispatch(connection, reference, call, reserved.tool)
+            return await dispatches.dispatch(connection, reference, call, reserved.tool)
 
-    async def _probe(self, reference: CallRef, doubt: _InDoubt) -> _Reserved | ToolOutcome:
+    async def _probe(self, reference: CallRef, doubt: _InDoubt) -> Reserved | ToolOutcome:
         """Have the tool tell what became of a call; where it proves that nothing did, the call may run again."""
         await asyncio.sleep(doubt.wait.total_seconds())
         probed = None
@@ -202,25 +179,25 @@ class ToolActivities:
             if call.status is not ToolCallStatus.DISPATCHED or call.attempts != doubt.call.attempts:
                 return await self._what_stands(connection, reference, call)
             if isinstance(probed, Returned):
-                settlement = _Settlement(ToolCallStatus.SUCCEEDED, result=probed.result)
+                settlement = Settlement(ToolCallStatus.SUCCEEDED, result=probed.result)
                 return await self._settle(connection, reference, call, settlement, latency_ms=0)
-            if probed is None or doubt.tool is None or not await _may_run_again(connection, reference, call):
+            if probed is None or doubt.tool is None or not await dispatches.may_run_again(connection, reference, call):
                 return await self._give_up(connection, reference, call)
-            return await _dispatch(connection, reference, call, doubt.tool)
+            return await dispatches.dispatch(connection, reference, call, doubt.tool)
 
-    async def _probed(self, call: ToolCall, tool: Tool) -> _Settlement | None:
+    async def _probed(self, call: ToolCall, tool: Tool) -> Settlement | None:
         """What a probe proves of a call that was just cut; None: nothing, or that it has not happened yet."""
         if tool.declaration.probe is None:
             return None
         probed = await self._runner.probe(tool, call.arguments or {}, call.tool_call_id, call.terms.timeout_s)
         if isinstance(probed, Returned):
-            return _Settlement(ToolCallStatus.SUCCEEDED, result=probed.result)
+            return Settlement(ToolCallStatus.SUCCEEDED, result=probed.result)
         return None
 
     async def _give_up(self, connection: AsyncConnection, reference: CallRef, call: ToolCall) -> ToolOutcome:
-        settlement = _AMBIGUOUS
+        settlement = AMBIGUOUS
         if call.terms.effect is Effect.READ:
-            settlement = _Settlement(ToolCallStatus.FAILED, error=f"{call.attempts} workers died of it.")
+            settlement = Settlement(ToolCallStatus.FAILED, error=f"{call.attempts} workers died of it.")
         return await self._settle(connection, reference, call, settlement, latency_ms=0)
 
     async def _what_stands(self, connection: AsyncConnection, reference: CallRef, call: ToolCall) -> ToolOutcome:
@@ -231,7 +208,7 @@ class ToolActivities:
         return ToolOutcome(call.status, asked=None if asked is None else as_requested(asked))
 
     async def _settle_until_stored(
-        self, reference: CallRef, call: ToolCall, settlement: _Settlement, latency_ms: int
+        self, reference: CallRef, call: ToolCall, settlement: Settlement, latency_ms: int
     ) -> ToolOutcome:
         while True:
             try:
@@ -242,9 +219,9 @@ class ToolActivities:
                 await asyncio.sleep(_STORE_AGAIN_S)
 
     async def _settle(
-        self, connection: AsyncConnection, reference: CallRef, call: ToolCall, settlement: _Settlement, latency_ms: int
+        self, connection: AsyncConnection, reference: CallRef, call: ToolCall, settlement: Settlement, latency_ms: int
     ) -> ToolOutcome:
-        if not await _store(connection, reference, call, settlement, latency_ms):
+        if not await settlements.store(connection, reference, call, settlement, latency_ms):
             # A later dispatch has taken over, or somebody has settled it; what this one brought changes nothing.
             stands = await tool_calls.find(connection, reference.tenant_id, reference.tool_call_id)
             return await self._what_stands(connection, reference, stands)
@@ -274,7 +251,7 @@ class ToolActivities:
         run = await runs.get(connection, reference.tenant_id, reference.run_id)
         return await self._agents.get(connection, reference.tenant_id, run.agent, run.agent_version)
 
-    async def _cut_off(self, reference: CallRef, reserved: _Reserved) -> None:
+    async def _cut_off(self, reference: CallRef, reserved: Reserved) -> None:
         """The run is cancelled while its tool runs: what it may have done by now is unknown, and nobody waits for it.
 
         Where a worker is merely being stopped, nothing is said: the next one finds the call dispatched.
@@ -282,117 +259,15 @@ class ToolActivities:
         details = activity.cancellation_details()
         if details is None or not details.cancel_requested:
             return
-        settlement = _AMBIGUOUS
+        settlement = AMBIGUOUS
         if reserved.call.terms.effect is Effect.READ:
-            settlement = _Settlement(ToolCallStatus.FAILED, error="The run was cancelled before the tool answered.")
+            settlement = Settlement(ToolCallStatus.FAILED, error="The run was cancelled before the tool answered.")
         try:
             async with self._database.tenant(reference.tenant_id) as connection:
-                await _store(connection, reference, reserved.call, settlement, latency_ms=0)
+                await settlements.store(connection, reference, reserved.call, settlement, latency_ms=0)
         except (Unavailable, SQLAlchemyError) as error:
             # The end of the run says the same; that the run was cancelled is not to become an error of ours.
             log.warning("that %s was cut off can't be stored: %s", reference.tool_call_id, type(error).__name__)
-
-
-async def _dispatch(connection: AsyncConnection, reference: CallRef, call: ToolCall, tool: Tool) -> _Reserved:
-    """Hand out a locked call once more; on record, that nothing will be heard of a dispatch before this one."""
-    dispatched = replace(call, attempts=await tool_calls.dispatch(connection, reference.tenant_id, call))
-    intent = replace(
-        _entry(reference, dispatched, ToolCallStatus.DISPATCHED),
-        content={"arguments": canonical(call.arguments or {})},
-    )
-    is_again = call.status is ToolCallStatus.DISPATCHED
-    before = [_entry(reference, call, SUPERSEDED)] if is_again else []
-    await audit.append(connection, reference.tenant_id, *before, intent)
-    return _Reserved(replace(dispatched, status=ToolCallStatus.DISPATCHED), tool)
-
-
-async def _may_run_again(connection: AsyncConnection, reference: CallRef, call: ToolCall) -> bool:
-    if call.attempts >= MAX_DISPATCHES:
-        return False
-    return not await switches.holds_back(connection, reference.tenant_id, call.run_id)
-
-
-async def _time_to_probe(
-    connection: AsyncConnection, reference: CallRef, call: ToolCall, tool: Tool | None
-) -> timedelta:
-    if tool is None or tool.declaration.probe is None:
-        return timedelta(0)
-    since = await tool_calls.dispatched_for(connection, reference.tenant_id, call.tool_call_id)
-    return max(timedelta(seconds=call.terms.timeout_s) + _PROBE_MARGIN - since, timedelta(0))
-
-
-async def _obstacle(connection: AsyncConnection, reference: CallRef, call: ToolCall, tool: Tool | None) -> str | None:
-    """Why an approved call must not run after all; None, with its approval used up, when it may."""
-    if tool is None:
-        return f"There is no tool {call.tool!r} any more. {_was_run(call)}"
-    if await switches.holds_back(connection, reference.tenant_id, call.run_id):
-        return f"The run is being stopped. {_was_run(call)}"
-    digest = arguments_digest(
-        tenant_id=reference.tenant_id,
-        run_id=call.run_id,
-        tool_call_id=call.tool_call_id,
-        tool=tool.name,
-        schema_digest=tool.schema_digest,
-        arguments=call.arguments or {},
-    )
-    approved = digest == call.arguments_digest
-    if approved and (call.confirmation_id is not None or call.attempts > 0):
-        approved = await tool_calls.use_approval(connection, reference.tenant_id, call, digest)
-    return None if approved else f"What would run is not what was approved. {_was_run(call)}"
-
-
-def _was_run(call: ToolCall) -> str:
-    # A person wanted it run again, and that can't be. What the dispatch before did is as unknown as ever.
-    return f"It was not run again. {OUTCOME_UNKNOWN}" if call.attempts else "It was not run."
-
-
-async def _deny(connection: AsyncConnection, reference: CallRef, call: ToolCall, error: str) -> ToolOutcome:
-    denied = ToolCallStatus.AMBIGUOUS if call.attempts else ToolCallStatus.DENIED
-    await tool_calls.move(
-        connection,
-        reference.tenant_id,
-        call.tool_call_id,
-        before=ToolCallStatus.APPROVED,
-        to=denied,
-        error=error,
-    )
-    entry = _outcome_entry(reference, call, _Settlement(denied, error=error), latency_ms=0)
-    await audit.append(connection, reference.tenant_id, entry)
-    told = tool_call_now(call.tool_call_id, call.tool, denied, error=error)
-    await event_log.append(connection, reference.tenant_id, call.run_id, *told)
-    return ToolOutcome(denied)
-
-
-async def _store(
-    connection: AsyncConnection, reference: CallRef, call: ToolCall, settlement: _Settlement, latency_ms: int
-) -> bool:
-    """Store an outcome. False: it is not this dispatch's to say any more, and nothing was changed."""
-    tenant_id = reference.tenant_id
-    await runs.lock(connection, tenant_id, call.run_id)
-    if settlement.status is not ToolCallStatus.AMBIGUOUS:
-        # It may come late, after the outcome was given up as unknown: nobody needs to be asked for it any more.
-        if not await _is_its_to_say(connection, tenant_id, call):
-            return False
-        for asked in await confirmations.withdraw_of_call(connection, tenant_id, call.tool_call_id):
-            await settle_withdrawn(connection, tenant_id, asked, "")
-            workflow = await confirmations.workflow_of(connection, tenant_id, asked.confirmation_id)
-            await outbox.add_decided(connection, tenant_id, asked.confirmation_id, workflow)
-    stored = await tool_calls.settle(
-        connection,
-        tenant_id,
-        call,
-        status=settlement.status,
-        result=settlement.result,
-        error=settlement.error,
-    )
-    if stored:
-        await audit.append(connection, tenant_id, _outcome_entry(reference, call, settlement, latency_ms))
-    return stored
-
-
-async def _is_its_to_say(connection: AsyncConnection, tenant_id: str, call: ToolCall) -> bool:
-    stands = await tool_calls.find(connection, tenant_id, call.tool_call_id)
-    return stands.attempts == call.attempts
 
 
 def _question(call: ToolCall, terms: ConfirmationDefaults) -> Question:
@@ -406,24 +281,4 @@ def _question(call: ToolCall, terms: ConfirmationDefaults) -> Question:
         remind_after=terms.remind_after,
         approvers=terms.approvers,
         four_eyes=terms.four_eyes,
-    )
-
-
-def _entry(reference: CallRef, call: ToolCall, outcome: str) -> audit.Entry:
-    return audit.Entry(
-        kind="tool_call",
-        outcome=outcome,
-        run_id=reference.run_id,
-        step=call.step,
-        subject_id=call.tool_call_id,
-        tool=call.tool,
-        attempt=call.attempts,
-    )
-
-
-def _outcome_entry(reference: CallRef, call: ToolCall, settlement: _Settlement, latency_ms: int) -> audit.Entry:
-    return replace(
-        _entry(reference, call, settlement.status),
-        latency_ms=latency_ms,
-        content={"outcome": outcome_content(settlement.result, settlement.error)},
     )

@@ -5,45 +5,25 @@ A question that the reader may not decide is not put to them: the stream goes on
 
 import json
 import logging
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.projections.projection import Projection, Said
 from api.projections.story import Question, Story
 from api.wiring import Services
-from holdfast.domain.errors import Gone, NotFound, Unavailable
-from holdfast.domain.events import TERMINAL, LoggedEvent, RunMerged
+from holdfast.domain.errors import Gone, Unavailable
+from holdfast.domain.events import TERMINAL, LoggedEvent
 from holdfast.domain.exchanges import Place
 from holdfast.domain.permissions import Caller
 from holdfast.domain.runs import OPEN
+from holdfast.services.run_events import Told
 from holdfast.services.runs import RunDetail
 from holdfast.services.threads import answerable
 
 log = logging.getLogger(__name__)
-
-Said = TypeVar("Said")
-Spoken = TypeVar("Spoken", covariant=True)
-
-
-class Projection(Protocol[Spoken]):
-    """A story in a protocol's words."""
-
-    story: Story
-
-    def on(self, event: LoggedEvent) -> Sequence[Spoken]:
-        """What the reader is told of an event."""
-
-    def interrupt(self, questions: list[Question]) -> Sequence[Spoken]:
-        """How the stream ends where the reader is asked."""
-
-    def cut_off(self) -> Sequence[Spoken]:
-        """How it ends where the run goes on without it."""
-
-
-#: An event; or the questions with which a stream ends.
-What = LoggedEvent | list[Question]
 
 
 async def read(found: Services, caller: Caller, run_id: str, projection: Projection[Said]) -> AsyncGenerator[Said]:
@@ -52,7 +32,7 @@ async def read(found: Services, caller: Caller, run_id: str, projection: Project
         async with aclosing(_told(found, caller, run_id, projection)) as told:
             async for said in told:
                 yield said
-    except (Unavailable, SQLAlchemyError) as error:
+    except (Gone, Unavailable, SQLAlchemyError) as error:
         # The status is sent: that the reader must come again can be said in the stream only.
         log.warning("the stream of run %s was cut off: %s", run_id, type(error).__name__)
         for said in projection.cut_off():
@@ -60,36 +40,18 @@ async def read(found: Services, caller: Caller, run_id: str, projection: Project
 
 
 async def _told(found: Services, caller: Caller, run_id: str, projection: Projection[Said]) -> AsyncGenerator[Said]:
-    reading: str | None = run_id
-    while reading is not None:
-        run_id, last = reading, None
-        # Of a run that ended long ago the log is gone: it is told from the record, below.
-        with suppress(Gone):
-            async with aclosing(_happening(found, caller, run_id, projection.story)) as happening:
-                async for last in happening:
-                    for said in projection.on(last) if isinstance(last, LoggedEvent) else projection.interrupt(last):
-                        yield said
-        reading = await _read_on_in(found, caller, last)
-    if last is None or (isinstance(last, LoggedEvent) and last.type not in TERMINAL - {RunMerged.TYPE}):
+    last: Told | None = None
+    async with found.events.answering(caller, Place(run_id)) as happening:
+        async for last in happening:
+            for said in projection.on(last):
+                yield said
+            if questions := await _questions(found, caller, last, projection.story):
+                for said in projection.interrupt(questions):
+                    yield said
+                return
+    if last is None or last.event.type not in TERMINAL:
         for said in await _without_its_log(found, caller, run_id, projection):
             yield said
-
-
-async def _happening(found: Services, caller: Caller, run_id: str, story: Story) -> AsyncGenerator[What]:
-    """What happens in a run, while its story is told: events up to its last, or up to what the caller is asked."""
-    after = 0
-    while True:
-        async with found.events.following(caller, run_id, after=after) as events:
-            async for event in events:
-                yield event
-                after = event.seq
-                if _may_ask(event, story):
-                    break
-            else:
-                return
-        if questions := await _questions(found, caller, run_id, after, story):
-            yield questions
-            return
 
 
 def _may_ask(event: LoggedEvent, story: Story) -> bool:
@@ -98,45 +60,31 @@ def _may_ask(event: LoggedEvent, story: Story) -> bool:
     return (is_of_asking or event.type.startswith("tool_call.")) and not story.is_known and bool(story.questions())
 
 
-async def _questions(found: Services, caller: Caller, run_id: str, after: int, story: Story) -> list[Question]:
+async def _questions(found: Services, caller: Caller, told: Told, story: Story) -> list[Question]:
     """What waits for the caller now. Whoever reads later than it happened is not asked what was decided since."""
-    async with found.events.following(caller, run_id, after=after, to_the_end=False) as later:
+    if not _may_ask(told.event, story):
+        return []
+    async with found.events.following(caller, told.run_id, after=told.event.seq, to_the_end=False) as later:
         questions = story.questions_after([event async for event in later])
     own = await answerable(found.confirmations, caller, [asked.confirmation_id for asked in questions])
     return [asked for asked in questions if asked.confirmation_id in own]
 
 
-async def _read_on_in(found: Services, caller: Caller, last: What | None) -> str | None:
-    """The run that a message has joined, if the caller sees it; if not, it is waited for."""
-    if not isinstance(last, LoggedEvent) or last.type != RunMerged.TYPE:
-        return None
-    run_id = str(json.loads(last.data)["merged_into"])
-    try:
-        await found.runs.wait(caller, run_id, 0)
-    except NotFound:
-        # It is somebody else's, who is the one to read it; how it answers this message is told in the end.
-        joined = str(json.loads(last.data)["run_id"])
-        async with found.events.answering(caller, Place(joined)) as told:
-            async for _ in told:
-                pass
-        return None
-    return run_id
-
-
 async def _without_its_log(found: Services, caller: Caller, run_id: str, projection: Projection[Said]) -> list[Said]:
     """The rest of a run whose log says nothing more: this process stops, or the log was removed after the run."""
     detail = await found.runs.answering(caller, run_id)
-    if detail.run.status in OPEN or projection.story.run_id == detail.run.run_id:
-        return list(projection.cut_off())
-    return [said for event in _from_record(detail) for said in projection.on(event)]
+    if detail.run.status in OPEN or projection.story.has_begun:
+        return projection.cut_off()
+    return [said for told in _from_record(detail) for said in projection.on(told)]
 
 
-def _from_record(detail: RunDetail) -> list[LoggedEvent]:
+def _from_record(detail: RunDetail) -> list[Told]:
     run = detail.run
     told: list[tuple[str, dict[str, Any]]] = [
-        ("run.queued", {"run_id": run.run_id, "conversation_id": run.conversation_id}),
+        ("run.queued", {"conversation_id": run.conversation_id}),
         ("run.started", {}),
         ("message.completed", {"step": None, "text": detail.reply or ""}),
         (f"run.{run.status}", {"error": run.error}),
     ]
-    return [LoggedEvent(seq, kind, json.dumps(data)) for seq, (kind, data) in enumerate(told, 1)]
+    events = [LoggedEvent(seq, kind, json.dumps(data)) for seq, (kind, data) in enumerate(told, 1)]
+    return [Told(run.run_id, 0, event, is_before=False) for event in events]

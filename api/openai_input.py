@@ -2,13 +2,18 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from holdfast.domain.errors import InvalidInput
 from holdfast.domain.exchanges import Entry, Kind, call_of_item
 from holdfast.domain.storable import is_storable
 
 Json = dict[str, Any]
+
+#: What a client notes beside a request, within OpenAI's limits.
+Metadata = Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)]
 
 #: Items of the agent's, which tell where in a conversation their client is, and nothing else.
 _OF_THE_AGENT = frozenset({"mcp_approval_request", "mcp_call", "mcp_list_tools", "reasoning"})
@@ -53,6 +58,21 @@ def read_functions(given: Sequence[Json] | None, *, nested: bool) -> list[Json]:
             raise InvalidInput(f"tools.{place}.type", "Only functions of your own can be offered: type function.")
         found.append(function)
     return found
+
+
+def user_of(others: Json | None) -> str | None:
+    """Whom of its users a client says that it speaks for.
+
+    Raises:
+        InvalidInput: it names them by something else than a text, which would tell nobody apart.
+    """
+    for name in ("safety_identifier", "user"):
+        named = (others or {}).get(name)
+        if not isinstance(named, str | None):
+            raise InvalidInput(name, "It must be a text.")
+        if named:
+            return named
+    return None
 
 
 def _read_item(item: Json, field: str) -> Entry:

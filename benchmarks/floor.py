@@ -34,7 +34,7 @@ from holdfast.domain.messages import PastRun, PastStep, RequestedToolCall, ToolE
 from holdfast.domain.model_calls import Completion
 from holdfast.llm import prompt
 from holdfast.llm.pool import ModelPool
-from holdfast.store import tables
+from holdfast.store.tables import record, runs, schema, tenants
 from holdfast.tools.functions import tools_of_modules
 from holdfast.tools.registry import ToolRegistry
 
@@ -88,8 +88,8 @@ async def _make_database(database_url: str) -> str:
     url = make_url(database_url).set(database=_DATABASE)
     engine = create_async_engine(url)
     async with engine.begin() as connection:
-        await connection.run_sync(tables.metadata.create_all)
-        await connection.execute(insert(tables.tenants).values(tenant_id=_TENANT))
+        await connection.run_sync(schema.metadata.create_all)
+        await connection.execute(insert(tenants.tenants).values(tenant_id=_TENANT))
     await engine.dispose()
     return url.render_as_string(hide_password=False)
 
@@ -128,9 +128,9 @@ class PlainAgent:
         run = {"agent": agent.name, "agent_version": 1, "position": 1, "requested_by": "dev", "status": "running"}
         message = {"message_id": message_id, "role": "user", "text": TEXT, "idempotency_key": message_id}
         async with self._engine.begin() as connection:
-            await connection.execute(insert(tables.conversations), conversation)
-            await connection.execute(insert(tables.runs), {**ids, "message_id": message_id, **run})
-            await connection.execute(insert(tables.messages), {**ids, **message})
+            await connection.execute(insert(runs.conversations), conversation)
+            await connection.execute(insert(runs.runs), {**ids, "message_id": message_id, **run})
+            await connection.execute(insert(runs.messages), {**ids, **message})
 
     async def _store(self, ids: dict[str, str], completions: list[Completion], steps: list[PastStep]) -> None:
         of_run = {"tenant_id": _TENANT, "run_id": ids["run_id"]}
@@ -150,12 +150,12 @@ class PlainAgent:
         reply = {"message_id": new_message_id(), "role": "assistant", "text": completions[-1].text}
         async with self._engine.begin() as connection:
             texts = [{**call, "text": of.text} for call, of in zip(model_calls, completions, strict=True)]
-            await connection.execute(insert(tables.steps), texts)
+            await connection.execute(insert(runs.steps), texts)
             if calls:
-                await connection.execute(insert(tables.tool_calls), calls)
-            await connection.execute(insert(tables.audit), entries)
-            await connection.execute(insert(tables.messages), {**ids, **reply})
-            await connection.execute(update(tables.runs).where(tables.runs.c.run_id == ids["run_id"]).values(done))
+                await connection.execute(insert(runs.tool_calls), calls)
+            await connection.execute(insert(record.audit), entries)
+            await connection.execute(insert(runs.messages), {**ids, **reply})
+            await connection.execute(update(runs.runs).where(runs.runs.c.run_id == ids["run_id"]).values(done))
 
 
 async def _run_tools(completion: Completion) -> PastStep:

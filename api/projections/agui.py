@@ -35,23 +35,20 @@ from ag_ui.core import (
     ToolMessage,
 )
 
+from api.projections.projection import Projection
 from api.projections.story import (
-    Began,
     CallProposed,
     End,
     Ended,
     Outcome,
     Question,
     Settled,
-    Story,
     TextBegan,
     TextEnded,
     TextPiece,
     TextVoid,
-    Told,
 )
 from holdfast.domain.confirmations import ConfirmationKind
-from holdfast.domain.events import LoggedEvent
 
 #: What an answer to an interrupt looks like: `payload` of a resume entry that is resolved.
 RESPONSE_SCHEMA: dict[str, Any] = {
@@ -72,14 +69,13 @@ _YES_OR_NO: dict[str, Any] = {
 }
 
 
-class AgUiRun:
+class AgUiRun(Projection[BaseEvent]):
     """One run of an AG-UI client: what it was given, and the story that it is told."""
 
     def __init__(self, given: RunAgentInput, answered: Collection[str] = ()) -> None:
-        self.story = Story(answered)
+        super().__init__(answered)
         self._given = given
         self._messages: list[Message] = []
-        self._calls: set[str] = set()
 
     def begin(self, run_id: str, conversation_id: str) -> list[BaseEvent]:
         """The run begins; `run_id` is ours."""
@@ -93,14 +89,6 @@ class AgUiRun:
             )
         ]
 
-    def on(self, event: LoggedEvent) -> list[BaseEvent]:
-        """What the client is told of an event."""
-        was_known = self.story.is_known
-        told = [said for one in self.story.tell(event) for said in self._say(one)]
-        if not was_known:
-            return told
-        return [] if self.story.is_known else [*self._take_up(), *told]
-
     def interrupt(self, questions: list[Question]) -> list[BaseEvent]:
         """The run ends with what it needs from a person."""
         return [self._finish(RunFinishedInterruptOutcome(interrupts=[_interrupt(asked) for asked in questions]))]
@@ -108,20 +96,6 @@ class AgUiRun:
     def cut_off(self) -> list[BaseEvent]:
         """The stream ends before the run does."""
         return [RunErrorEvent(message="The stream ended early; run again with the same runId.", code="cut_off")]
-
-    def _say(self, told: Told) -> Iterator[BaseEvent]:
-        match told:
-            case Began():
-                if not self.story.is_known:
-                    yield from self._take_up()
-            case TextBegan() | TextPiece() | TextEnded() | TextVoid():
-                yield from self._say_text(told)
-            case CallProposed():
-                yield from self._say_call(told)
-            case Settled():
-                yield from self._say_result(told)
-            case Ended():
-                yield self._end(told)
 
     def _take_up(self) -> Iterator[BaseEvent]:
         """Go on from the client's messages, without those of this run that it does not know to stand.
@@ -133,17 +107,19 @@ class AgUiRun:
         self._messages = [one for one in self._given.messages if one.id in standing or not one.id.startswith(own)]
         if len(self._messages) < len(self._given.messages):
             yield self._snapshot()
+        if not self._goes_on:
+            self._shown &= {call.id for one in self._messages for call in getattr(one, "tool_calls", None) or ()}
 
-    def _say_text(self, told: TextBegan | TextPiece | TextEnded | TextVoid) -> Iterator[BaseEvent]:
-        message_id = self._id(told.step)
-        match told:
+    def _say_text(self, part: TextBegan | TextPiece | TextEnded | TextVoid) -> Iterator[BaseEvent]:
+        message_id = self._id(part.step)
+        match part:
             case TextBegan():
                 self._messages.append(AssistantMessage(id=message_id, content=""))
                 yield TextMessageStartEvent(message_id=message_id, role="assistant")
             case TextPiece():
                 message = self._assistant(message_id)
-                message.content = f"{message.content or ''}{told.text}"
-                yield TextMessageContentEvent(message_id=message_id, delta=told.text)
+                message.content = f"{message.content or ''}{part.text}"
+                yield TextMessageContentEvent(message_id=message_id, delta=part.text)
             case TextEnded():
                 yield TextMessageEndEvent(message_id=message_id)
             case TextVoid():
@@ -151,32 +127,33 @@ class AgUiRun:
                 yield TextMessageEndEvent(message_id=message_id)
                 yield self._snapshot()
 
-    def _say_call(self, told: CallProposed) -> Iterator[BaseEvent]:
-        message_id, key = self._id(told.step), told.tool_call_id
-        arguments = "" if told.arguments is None else json.dumps(told.arguments)
-        self._calls.add(key)
+    def _say_call(self, part: CallProposed) -> Iterator[BaseEvent]:
+        message_id, key = self._id(part.step), part.tool_call_id
+        arguments = "" if part.arguments is None else json.dumps(part.arguments)
         message = self._assistant(message_id)
-        call = ToolCall(id=key, function=FunctionCall(name=told.tool, arguments=arguments))
+        call = ToolCall(id=key, function=FunctionCall(name=part.tool, arguments=arguments))
         message.tool_calls = [*(message.tool_calls or []), call]
-        yield ToolCallStartEvent(tool_call_id=key, tool_call_name=told.tool, parent_message_id=message_id)
+        yield ToolCallStartEvent(tool_call_id=key, tool_call_name=part.tool, parent_message_id=message_id)
         if arguments:
             yield ToolCallArgsEvent(tool_call_id=key, delta=arguments)
         yield ToolCallEndEvent(tool_call_id=key)
 
-    def _say_result(self, told: Settled) -> Iterator[BaseEvent]:
-        message_id = self._id(told.tool_call_id)
-        if told.tool_call_id not in self._calls or any(message.id == message_id for message in self._messages):
+    def _say_outcome(self, part: Settled) -> Iterator[BaseEvent]:
+        message_id = self._id(part.tool_call_id)
+        if any(message.id == message_id for message in self._messages):
             return
-        content = told.text if told.outcome is Outcome.RESULT else json.dumps({"error": told.text})
-        self._messages.append(ToolMessage(id=message_id, content=content, tool_call_id=told.tool_call_id))
-        yield ToolCallResultEvent(message_id=message_id, tool_call_id=told.tool_call_id, content=content)
+        content = part.text if part.outcome is Outcome.RESULT else json.dumps({"error": part.text})
+        self._messages.append(ToolMessage(id=message_id, content=content, tool_call_id=part.tool_call_id))
+        yield ToolCallResultEvent(message_id=message_id, tool_call_id=part.tool_call_id, content=content)
 
-    def _end(self, told: Ended) -> BaseEvent:
-        if told.end is End.FAILED:
-            return RunErrorEvent(message=f"The run failed: {told.why or 'unexpected error'}.", code="run_failed")
-        if told.end is End.CANCELLED:
-            return self._finish(RunFinishedCancelledOutcome())
-        return self._finish(RunFinishedSuccessOutcome())
+    def _end(self, part: Ended) -> Iterator[BaseEvent]:
+        match part.end:
+            case End.COMPLETED:
+                yield self._finish(RunFinishedSuccessOutcome())
+            case End.CANCELLED:
+                yield self._finish(RunFinishedCancelledOutcome())
+            case End.FAILED:
+                yield RunErrorEvent(message=f"The run failed: {part.why or 'unexpected error'}.", code="run_failed")
 
     def _finish(self, outcome: Any) -> BaseEvent:
         return RunFinishedEvent(thread_id=self._given.thread_id, run_id=self._given.run_id, outcome=outcome)

@@ -4,7 +4,7 @@ The log tells more than a screen needs, and some of it late: pieces of text that
 story tells only what holds, and takes back what does not. The protocols of chat clients are spellings of a story.
 
 A reader who was asked something and comes back with the answer knows the story up to that question: what comes before
-is not told again, only remembered.
+is not told again, only remembered. Nor is what a run has told before the reader's message joined it.
 """
 
 import json
@@ -16,6 +16,7 @@ from typing import Any
 from holdfast.domain.confirmations import ConfirmationKind
 from holdfast.domain.events import LoggedEvent
 from holdfast.domain.messages import NO_RESULT, OUTCOME_UNKNOWN
+from holdfast.services.run_events import Told
 
 #: What stands in place of a step's number for a text that no model wrote.
 APOLOGY = "apology"
@@ -44,9 +45,6 @@ class Question:
 @dataclass(frozen=True)
 class Began:
     """The run has the turn."""
-
-    run_id: str
-    conversation_id: str
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class Ended:
     why: str | None
 
 
-Told = Began | TextBegan | TextPiece | TextEnded | TextVoid | CallProposed | Settled | Ended
+Part = Began | TextBegan | TextPiece | TextEnded | TextVoid | CallProposed | Settled | Ended
 
 _SETTLED = {
     "tool_call.succeeded": Outcome.RESULT,
@@ -149,11 +147,13 @@ class Story:
 
     def __init__(self, answered: Collection[str] = ()) -> None:
         self._unheard = set(answered)
+        self._is_before = False
         self._start("", "")
 
     def _start(self, run_id: str, conversation_id: str) -> None:
         self.run_id = run_id
-        self._conversation_id = conversation_id
+        self.conversation_id = conversation_id
+        self.has_begun = False
         self._step: str | None = None
         self._attempt = 0
         self._text: str | None = None
@@ -163,12 +163,16 @@ class Story:
 
     @property
     def is_known(self) -> bool:
-        """Whether the reader knows what is told now, since they were not asked yet what they come back to."""
-        return bool(self._unheard)
+        """Whether what is told now is only to be remembered: the reader knows it, or it is no part of their answer."""
+        return self._is_before or bool(self._unheard)
 
-    def tell(self, event: LoggedEvent) -> list[Told]:
+    def tell(self, told: Told) -> list[Part]:
         """What an event adds to the story."""
-        return list(self._tell(event.type, json.loads(event.data)))
+        self._is_before = told.is_before
+        kind, data = told.event.type, json.loads(told.event.data)
+        if kind == "run.queued":
+            self._start(told.run_id, data["conversation_id"])
+        return list(self._tell(kind, data))
 
     def questions(self) -> list[Question]:
         """What waits for a person; nothing, as long as it is not clear of each call whether it does."""
@@ -179,14 +183,13 @@ class Story:
         settled = {json.loads(event.data)["confirmation_id"] for event in later if event.type in _SETTLING}
         return [asked for asked in self.questions() if asked.confirmation_id not in settled]
 
-    def _tell(self, kind: str, data: Mapping[str, Any]) -> Iterator[Told]:
-        if kind == "run.queued":
-            self._start(data["run_id"], data["conversation_id"])
-        elif kind == "run.started":
-            yield Began(self.run_id, self._conversation_id)
-        elif not self.run_id:
+    def _tell(self, kind: str, data: Mapping[str, Any]) -> Iterator[Part]:
+        if not self.run_id:
             # Of a log that is gone, pieces of text may be left.
             return
+        if kind == "run.started":
+            self.has_begun = True
+            yield Began()
         elif kind.startswith("message."):
             yield from self._tell_text(kind, data)
         elif kind.startswith("tool_call."):
@@ -200,7 +203,7 @@ class Story:
             yield from self._settle_rest(self._calls)
             yield Ended(End(kind), data["error"])
 
-    def _tell_text(self, kind: str, data: Mapping[str, Any]) -> Iterator[Told]:
+    def _tell_text(self, kind: str, data: Mapping[str, Any]) -> Iterator[Part]:
         step = APOLOGY if data["step"] is None else str(data["step"])
         if step != self._step:
             yield from self._void()
@@ -216,7 +219,7 @@ class Story:
         elif kind == "message.completed":
             yield from self._complete(data["text"])
 
-    def _add(self, text: str) -> Iterator[Told]:
+    def _add(self, text: str) -> Iterator[Part]:
         assert self._step is not None
         if self._text is None:
             self._text = ""
@@ -224,7 +227,7 @@ class Story:
         self._text += text
         yield TextPiece(self._step, text)
 
-    def _complete(self, text: str) -> Iterator[Told]:
+    def _complete(self, text: str) -> Iterator[Part]:
         # Pieces may have been lost: then those that came are no beginning of the text, which is told anew.
         if self._text is not None and not text.startswith(self._text):
             yield from self._void()
@@ -235,12 +238,12 @@ class Story:
             self._text = None
             yield TextEnded(self._step)
 
-    def _void(self) -> Iterator[Told]:
+    def _void(self) -> Iterator[Part]:
         if self._text is not None and self._step is not None:
             self._text = None
             yield TextVoid(self._step)
 
-    def _tell_call(self, kind: str, data: Mapping[str, Any]) -> Iterator[Told]:
+    def _tell_call(self, kind: str, data: Mapping[str, Any]) -> Iterator[Part]:
         key, tool = data["tool_call_id"], data["tool"]
         call = self._calls.setdefault(key, _Call(tool))
         if kind == "tool_call.proposed":
@@ -263,12 +266,12 @@ class Story:
             return Settled(key, tool, Outcome.RESULT, self._said.get(key) or "")
         return Settled(key, tool, _SETTLED[kind], data["error"])
 
-    def _settle_rest(self, keys: Iterable[str]) -> Iterator[Told]:
+    def _settle_rest(self, keys: Iterable[str]) -> Iterator[Part]:
         for key in list(keys):
             call = self._calls.pop(key)
             yield Settled(key, call.tool, Outcome.ERROR, OUTCOME_UNKNOWN if call.is_started else NO_RESULT)
 
-    def _tell_question(self, kind: str, data: Mapping[str, Any]) -> Iterator[Told]:
+    def _tell_question(self, kind: str, data: Mapping[str, Any]) -> Iterator[Part]:
         key = data["confirmation_id"]
         if kind == "confirmation.requested":
             self._unheard.discard(key)

@@ -82,11 +82,12 @@ async def _told(
     message = _addressed(body)
     if message.role == "user":
         run_id = await _accept(found, caller, body, _agent(body.agent, agent))
-        projection = UiMessage()
+        projection = UiMessage(run_id)
     else:
         answers = _answers(message)
         run_id = await answer(found.confirmations, caller, conversation_named(caller, body.id), answers, _VIA)
-        projection = UiMessage([given.confirmation_id for given in answers])
+        # The message goes on, by whichever id the client has it.
+        projection = UiMessage(message.id, [given.confirmation_id for given in answers])
     # Whoever may send and not read is told so by a status.
     await found.runs.wait(caller, run_id, 0)
     async with aclosing(read(found, caller, run_id, projection)) as chunks:
@@ -163,7 +164,7 @@ async def _resumed(
     run = await found.runs.newest_in(caller, conversation_named(caller, chat_id))
     if run is None or not (query.ended or await found.runs.wait(caller, run.run_id, 0) in OPEN):
         raise HTTPException(204)
-    async with aclosing(read(found, caller, run.run_id, UiMessage())) as chunks:
+    async with aclosing(read(found, caller, run.run_id, UiMessage(run.run_id))) as chunks:
         yield chunks
 
 

@@ -9,11 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from api.auth import needs
 from api.event_stream import streaming
 from api.openai_answers import ChatAnswer
-from api.openai_input import read_functions, read_messages
+from api.openai_input import Metadata, read_functions, read_messages, user_of
 from api.openai_parameters import check_for_chat
 from api.openai_route import CONVERSATION_HEADER, EVENTS, IsRetry, as_lines, openai_resource, while_heard
 from api.problems import documented
-from api.routes.responses import Metadata, user_of
 from api.shapes import ID_PATTERN
 from api.wiring import services
 from holdfast.domain.client_tools import read_tools

@@ -107,7 +107,8 @@ async def send_message(
     """Accept a message: 202 once it is stored, or, with `?wait=`, 200 with the run when it has ended by then.
 
     A run that needs a person's confirmation is answered with 202 at once. 409: the conversation is busy, and its agent
-    takes no message meanwhile. A message that joined an earlier run (`merged`) is answered by that one.
+    takes no message meanwhile. A message that joined an earlier run (`merged`) is answered by that one; whoever may not
+    read it gets the message's own run, with the reply, and as that one ended.
 
     With `Accept: text/event-stream`, 200 and what happens in the run, as `GET /v1/runs/{id}/events` tells it; the first
     event, `run.queued` or `run.merged`, has the ids. Sent again with the same key and `Last-Event-ID`, it goes on; 410:

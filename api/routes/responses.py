@@ -10,22 +10,20 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from api.auth import needs
 from api.event_stream import streaming
 from api.openai_answers import HELD_S, ResponseAnswer
-from api.openai_input import read_functions, read_items
+from api.openai_input import Metadata, read_functions, read_items, user_of
 from api.openai_parameters import check_for_responses
 from api.openai_route import EVENTS, IsRetry, as_lines, openai_resource, while_heard
 from api.problems import documented
 from api.shapes import ID_PATTERN, PathId
 from api.wiring import Services, services
 from holdfast.domain.client_tools import read_tools
-from holdfast.domain.errors import InvalidInput, NotFound
+from holdfast.domain.errors import NotFound
 from holdfast.domain.exchanges import Exchange, Place, place_of
 from holdfast.domain.permissions import Caller, Permission
 
 router = openai_resource("/v1/responses")
 
 Json = dict[str, Any]
-
-Metadata = Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)]
 
 
 class ConversationBody(BaseModel):
@@ -139,21 +137,6 @@ async def cancel_response(
 
 #: How long a cancellation waits for the run's end, to tell of it.
 _CANCELLED_WITHIN_S = 5.0
-
-
-def user_of(others: Json | None) -> str | None:
-    """Whom of its users a client says that it speaks for.
-
-    Raises:
-        InvalidInput: it names them by something else than a text, which would tell nobody apart.
-    """
-    for name in ("safety_identifier", "user"):
-        named = (others or {}).get(name)
-        if not isinstance(named, str | None):
-            raise InvalidInput(name, "It must be a text.")
-        if named:
-            return named
-    return None
 
 
 async def _answer(found: Services, caller: Caller, place: Place) -> ResponseAnswer:

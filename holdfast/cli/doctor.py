@@ -103,7 +103,8 @@ async def slack() -> str:
     """
     import os
 
-    from holdfast.config.settings import SLACK_IS_OFF, SlackSettings, load_settings
+    from holdfast.config.loading import load_settings
+    from holdfast.config.settings import SLACK_IS_OFF, SlackSettings
     from holdfast.config.slack_yaml import slack_of
     from holdfast.domain.errors import ConfigurationError
 

@@ -4,7 +4,7 @@ import getpass
 import os
 
 from holdfast.cli.connection import dev_file
-from holdfast.config.settings import Kind, load_settings
+from holdfast.config.loading import Kind, load_settings
 
 #: Whoever sets one of these means another database than that of `holdfast dev`, and no part of its settings.
 _DATABASES = ("HOLDFAST_DATABASE_URL", "HOLDFAST_DATABASE_OWNER_URL")

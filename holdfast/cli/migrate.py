@@ -7,7 +7,8 @@ def migrate() -> None:
     """Bring the database to the newest schema, as its owner, and make the application's role."""
     import asyncio
 
-    from holdfast.config.settings import MigrateSettings, load_settings
+    from holdfast.config.loading import load_settings
+    from holdfast.config.settings import MigrateSettings
     from holdfast.store.migrate import migrate, newest_revision
 
     settings = load_settings(MigrateSettings)

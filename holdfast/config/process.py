@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from holdfast.config.settings import Kind, load_settings
+from holdfast.config.loading import Kind, load_settings
 from holdfast.domain.errors import ConfigurationError, HoldfastError
 from holdfast.secrecy import logs
 

@@ -5,24 +5,18 @@ keys, and only `holdfast migrate` holds the password of the tables' owner. A sec
 file (`HOLDFAST_KEY_PEPPER_FILE`), the way container platforms mount them.
 """
 
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from holdfast.config.messages import Mistake, configuration_error
-from holdfast.config.shape import wording
 from holdfast.domain.hosts import read_entry
 from holdfast.domain.principals import is_tenant
 from holdfast.domain.slack import Workspace, is_team
 from holdfast.secrecy.keyring import Keyring
-from holdfast.secrecy.redaction import learn_named
 
 _PREFIX = "HOLDFAST_"
 _DRIVER = "postgresql+asyncpg"
@@ -335,7 +329,6 @@ class VerifySettings(Settings):
     )
 
 
-Kind = TypeVar("Kind", bound=Settings)
 Value = TypeVar("Value")
 
 SLACK_IS_OFF = "HOLDFAST_SLACK_BOT_TOKEN is not set: nothing is taken from Slack, and nothing is told there"
@@ -346,89 +339,17 @@ def sealing_warnings(*, is_sealing: bool) -> list[str]:
     if is_sealing:
         return []
     return [
-        f"{_variable('payload_keys')} is not set: whoever reads Temporal's database reads ids, tools' names and errors;"
+        f"{variable('payload_keys')} is not set: whoever reads Temporal's database reads ids, tools' names and errors;"
         " see docs/how-to/secrets.md"
     ]
 
 
-def load_settings(kind: type[Kind]) -> Kind:
-    """The settings of one process, from the environment.
-
-    Args:
-        kind: the class of what the process needs, such as `ApiSettings`.
-
-    Raises:
-        ConfigurationError: variables are missing or wrong; a line for each, and never its value.
-    """
-    secrets, mistakes = _read_files(kind)
-    try:
-        settings = kind(**secrets)
-    except ValidationError as error:
-        for details in error.errors(include_url=False):
-            variable = _variable(str(details["loc"][0]))
-            mistakes.setdefault(variable, _mistake(kind, details))
-    # Outside of `except`: a traceback would otherwise show pydantic's error below ours.
-    if mistakes:
-        raise configuration_error(list(mistakes.values()))
-    _learn_secrets(settings)
-    return settings
-
-
-def _learn_secrets(settings: Settings) -> None:
-    """Have no log and no error of this process show the secrets among its settings."""
-    for name in _secret_fields(type(settings)):
-        value = getattr(settings, name)
-        if value is not None:
-            # Of keys, also each by itself.
-            parts = (part.partition(":")[2] for part in value.get_secret_value().replace(",", " ").split())
-            learn_named([(name, value.get_secret_value()), *((name, part) for part in parts)])
-
-
-def _read_files(kind: type[Settings]) -> tuple[dict[str, Any], dict[str, Mistake]]:
-    """The secrets that are given as files, by field; and what is wrong with those, by variable."""
-    secrets: dict[str, Any] = {}
-    mistakes: dict[str, Mistake] = {}
-    for name in _secret_fields(kind):
-        variable = _variable(name)
-        path = os.environ.get(f"{variable}_FILE")
-        if not path:
-            continue
-        content = _read_file(variable, path)
-        if isinstance(content, Mistake):
-            mistakes[variable] = content
-        else:
-            secrets[name] = content
-    return secrets, mistakes
-
-
-def _read_file(variable: str, path: str) -> str | Mistake:
-    if os.environ.get(variable):
-        return Mistake(variable, f"is set, and so is {variable}_FILE", "unset one of them")
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError:
-        return Mistake(f"{variable}_FILE", f"{path} is not UTF-8 text")
-    except OSError as error:
-        return Mistake(f"{variable}_FILE", f"{path} can't be read: {error.strerror}")
-
-
-def _secret_fields(kind: type[Settings]) -> Iterator[str]:
-    for name, field in kind.model_fields.items():
-        if SecretStr in (field.annotation, *get_args(field.annotation)):
-            yield name
-
-
 def _required_by(other: str, value: Value, info: ValidationInfo) -> Value:
     if value is None and info.data.get(other) is not None:
-        raise ValueError(f"is not set, though {_variable(other)} is")
+        raise ValueError(f"is not set, though {variable(other)} is")
     return value
 
 
-def _variable(field: str) -> str:
+def variable(field: str) -> str:
+    """The variable of a field."""
     return f"{_PREFIX}{field.upper()}"
-
-
-def _mistake(kind: type[Settings], details: ErrorDetails) -> Mistake:
-    name = str(details["loc"][0])
-    what = "is not set" if details["type"] == "missing" else wording(details)
-    return Mistake(_variable(name), what, f"set it to {kind.model_fields[name].description}")

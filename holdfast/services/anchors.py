@@ -5,33 +5,31 @@ that takes each byte once. What was anchored can't be cut off or rewritten witho
 """
 
 import asyncio
-import contextlib
 import errno
 import logging
 import os
 from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from holdfast.domain.audit import Head
-from holdfast.domain.errors import ConfigurationError, HoldfastError
+from holdfast.domain.errors import ConfigurationError
 from holdfast.services.audit_heads import Signer
+from holdfast.services.looking import Looking
 from holdfast.store import audit_chain
 from holdfast.store.engine import Database
 
 log = logging.getLogger(__name__)
 
 
-class Anchors:
+class Anchors(Looking):
     """Runs in every API process that is given a file. Several of them anchor the same heads, which does no harm."""
 
     def __init__(self, database: Database, signer: Signer, path: Path, interval_s: float) -> None:
+        super().__init__("anchoring of the audit log")
         self._database = database
         self._signer = signer
         self._path = path
         self._interval_s = interval_s
         self._anchored: dict[str, Head] = {}
-        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin, in the running event loop.
@@ -45,14 +43,7 @@ class Anchors:
             raise ConfigurationError(
                 f"HOLDFAST_AUDIT_ANCHORS: {self._path} can't be written: {error.strerror}; name a file that can"
             ) from error
-        self._task = asyncio.create_task(self._run(), name="anchors")
-
-    async def stop(self) -> None:
-        """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        super().start()
 
     async def anchor(self) -> int:
         """Append the heads that have moved; answers with how many."""
@@ -65,18 +56,14 @@ class Anchors:
         self._anchored.update({head.tenant_id: head for head in moved})
         return len(moved)
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.anchor()
-            except (HoldfastError, SQLAlchemyError) as error:
-                log.warning("the audit log can't be anchored now, trying again: %s", type(error).__name__)
-            except OSError as error:
-                log.error("anchors of the audit log can't be written to %s: %s", self._path, error.strerror)
-            except Exception:
-                # Whatever nobody foresaw in one look must not end all looks to come.
-                log.exception("anchoring met an error that nobody foresaw, trying again")
-            await asyncio.sleep(self._interval_s)
+    async def _look(self) -> None:
+        try:
+            await self.anchor()
+        except OSError as error:
+            log.error("anchors of the audit log can't be written to %s: %s", self._path, error.strerror)
+
+    async def _rest(self) -> None:
+        await asyncio.sleep(self._interval_s)
 
 
 def _append(path: Path, lines: str) -> None:

@@ -14,7 +14,7 @@ from holdfast.domain.confirmations import Confirmation
 from holdfast.domain.errors import Forbidden, NotFound
 from holdfast.domain.permissions import Caller
 from holdfast.services.refusals import Asked, recording_refusals
-from holdfast.store import audit, budgets, confirmations, outbox
+from holdfast.store import audit, budgets, confirmations, outbox, raises
 from holdfast.store.engine import Database
 
 
@@ -84,7 +84,7 @@ async def _wake_waiting(connection: AsyncConnection, tenant_id: str) -> None:
     In a transaction that has the budget's lock: a run that asks at this moment has asked before, and is seen here, or
     asks after, and sees the new limit.
     """
-    for asked in await confirmations.pending_raises(connection, tenant_id):
+    for asked in await raises.pending(connection, tenant_id):
         workflow = await confirmations.workflow_of(connection, tenant_id, asked.confirmation_id)
         await outbox.add_decided(connection, tenant_id, asked.confirmation_id, workflow, is_due=True)
 

@@ -8,7 +8,6 @@ settled.
 """
 
 import asyncio
-import contextlib
 import logging
 from datetime import timedelta
 
@@ -18,11 +17,12 @@ from holdfast.domain.errors import HoldfastError
 from holdfast.domain.permissions import WHOLE_TENANT
 from holdfast.domain.runs import RunToStart
 from holdfast.domain.steps import DeliveryRef
+from holdfast.services.looking import Looking
 from holdfast.services.runs import TERMINATED, end_lost
 from holdfast.store import outbox, runs
 from holdfast.store.engine import Database
 from holdfast.store.outbox import Word
-from holdfast.streaming.run_changes import OUTBOX, RunChanges
+from holdfast.streaming.run_changes import OUTBOX, RunChanges, Watch
 from holdfast.temporal.client import CALL, DeliveryWorkflows, MessageWorkflows
 
 log = logging.getLogger(__name__)
@@ -40,28 +40,18 @@ _BATCH = 50
 _DELIVERY_AGAIN = timedelta(hours=1)
 
 
-class Relay:
+class Relay(Looking):
     """Runs in every API process; several of them share the work, since each word is claimed before it is said."""
 
     def __init__(
         self, database: Database, workflows: MessageWorkflows, deliveries: DeliveryWorkflows, changes: RunChanges
     ) -> None:
+        super().__init__("relay")
         self._database = database
         self._workflows = workflows
         self._deliveries = deliveries
         self._changes = changes
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin, in the running event loop."""
-        self._task = asyncio.create_task(self._run(), name="relay")
-
-    async def stop(self) -> None:
-        """Stop; what is unsaid stays in the outbox."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        self._watch: Watch | None = None
 
     async def relay_due(self) -> int:
         """Say one batch of words that are due; answers with how many Temporal acknowledged."""
@@ -77,18 +67,18 @@ class Relay:
         return len(acknowledged)
 
     async def _run(self) -> None:
-        with self._changes.watching(OUTBOX, "") as watch:
-            while True:
-                watch.is_seen()
-                try:
-                    while await self.relay_due() == _BATCH:
-                        continue
-                except (HoldfastError, SQLAlchemyError) as error:
-                    log.warning("the relay can't work now, trying again: %s", type(error).__name__)
-                except Exception:
-                    # Whatever nobody foresaw in one look must not end all looks to come.
-                    log.exception("the relay met an error that nobody foresaw, trying again")
-                await watch.changed(_REST_S)
+        with self._changes.watching(OUTBOX, "") as self._watch:
+            await super()._run()
+
+    async def _look(self) -> None:
+        assert self._watch is not None
+        self._watch.is_seen()
+        while await self.relay_due() == _BATCH:
+            continue
+
+    async def _rest(self) -> None:
+        assert self._watch is not None
+        await self._watch.changed(_REST_S)
 
     async def _say(self, word: Word) -> bool:
         try:

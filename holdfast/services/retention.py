@@ -6,17 +6,15 @@ run stays: its messages, tool calls, decisions and audit log (`holdfast erase` i
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast.domain.errors import HoldfastError
+from holdfast.services.looking import Looking
 from holdfast.store import retention, tenants
 from holdfast.store.engine import Database
 from holdfast.store.retention import Removed
@@ -59,24 +57,13 @@ def kept(events: timedelta | None) -> list[Kept]:
     ]
 
 
-class Retention:
+class Retention(Looking):
     """Runs in every API process; several of them share the work, since each leaves what another is at."""
 
     def __init__(self, database: Database, kept: Sequence[Kept]) -> None:
+        super().__init__("retention")
         self._database = database
         self._kept = kept
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin, in the running event loop, with a rest."""
-        self._task = asyncio.create_task(self._run(), name="retention")
-
-    async def stop(self) -> None:
-        """Stop; what is left goes another time."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
 
     async def remove_aged(self) -> int:
         """Remove all that has had its time, of every tenant; answers with how many runs lost something."""
@@ -100,12 +87,12 @@ class Retention:
         return removed
 
     async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(_REST_S)
-            try:
-                await self.remove_aged()
-            except (HoldfastError, SQLAlchemyError) as error:
-                log.warning("what has had its time can't be removed now, trying again: %s", type(error).__name__)
-            except Exception:
-                # Whatever nobody foresaw in one look must not end all looks to come.
-                log.exception("retention met an error that nobody foresaw, trying again")
+        # A process that begins has better things to do.
+        await self._rest()
+        await super()._run()
+
+    async def _look(self) -> None:
+        await self.remove_aged()
+
+    async def _rest(self) -> None:
+        await asyncio.sleep(_REST_S)

@@ -1,4 +1,8 @@
-"""What happens in runs, for those who read along."""
+"""What happens in runs, for those who read along.
+
+A message that joined another run is answered by that one: by what it tells from then on, to whom it may be shown. Who
+may not read it is told its reply alone, in the end, and how it ended; `Runs.answering` holds the same of the record.
+"""
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -6,9 +10,9 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from holdfast.domain.errors import Gone, NotFound
-from holdfast.domain.events import LoggedEvent, RunMerged
+from holdfast.domain.events import TERMINAL, LoggedEvent, MessageCompleted, RunMerged, RunQueued, RunStarted
 from holdfast.domain.exchanges import Place
-from holdfast.domain.permissions import Caller, Permission
+from holdfast.domain.permissions import Caller, Permission, View
 from holdfast.domain.runs import OPEN
 from holdfast.store import event_log, runs
 from holdfast.store.engine import Database
@@ -18,7 +22,10 @@ from holdfast.streaming.tail import Tail
 
 @dataclass(frozen=True)
 class Told:
-    """An event on the way to an answer. `hop` counts the merges before it; `is_before`: the answer begins after it."""
+    """An event on the way to an answer. `hop` counts the merges before it; `is_before`: the answer begins after it.
+
+    `run_id`: the run that tells it; or the message's own, where the one that it joined is not to be shown.
+    """
 
     run_id: str
     hop: int
@@ -41,7 +48,7 @@ class RunEvents:
     async def answering(
         self, caller: Caller, place: Place, *, to_the_end: bool = True
     ) -> AsyncIterator[AsyncIterator[Told]]:
-        """What leads to an answer: the log of its run, and, where that is merged into another, of that one.
+        """What leads to an answer: the log of its run, and, where that is merged into another, what that one tells.
 
         Raises:
             NotFound, Unavailable: as `following`.
@@ -50,24 +57,35 @@ class RunEvents:
         async with self._database.tenant(caller.tenant_id) as connection:
             if await runs.status_of(connection, caller.tenant_id, place.run_id, view) is None:
                 raise NotFound("response", place.response_id)
-        async with aclosing(self._answering(caller.tenant_id, place, to_the_end=to_the_end)) as told:
+        async with aclosing(self._answering(caller.tenant_id, view, place, to_the_end=to_the_end)) as told:
             yield told
 
-    async def _answering(self, tenant_id: str, place: Place, *, to_the_end: bool) -> AsyncGenerator[Told]:
-        merged_into: str | None = place.run_id
-        hop = 0
-        while merged_into is not None:
-            run_id, merged_into = merged_into, None
-            async with aclosing(self._tail.follow(tenant_id, run_id, 0, to_the_end=to_the_end)) as events:
-                async for event in events:
-                    if event.type == RunMerged.TYPE:
-                        merged_into = str(json.loads(event.data)["merged_into"])
-                    else:
-                        yield Told(run_id, hop, event, is_before=event.seq <= place.after)
-            if merged_into is not None:
-                async with self._database.tenant(tenant_id) as connection:
-                    place = Place(merged_into, await event_log.merged_at(connection, tenant_id, run_id, merged_into))
-                hop += 1
+    async def _answering(self, tenant_id: str, view: View, place: Place, *, to_the_end: bool) -> AsyncGenerator[Told]:
+        merged_into: str | None = None
+        async with aclosing(self._tail.follow(tenant_id, place.run_id, 0, to_the_end=to_the_end)) as events:
+            async for event in events:
+                if event.type == RunMerged.TYPE:
+                    merged_into = str(json.loads(event.data)["merged_into"])
+                else:
+                    yield Told(place.run_id, 0, event, is_before=event.seq <= place.after)
+        if merged_into is None:
+            return
+        async with aclosing(self._joined(tenant_id, view, place.run_id, merged_into, to_the_end=to_the_end)) as joined:
+            async for told in joined:
+                yield told
+
+    async def _joined(
+        self, tenant_id: str, view: View, run_id: str, merged_into: str, *, to_the_end: bool
+    ) -> AsyncGenerator[Told]:
+        """What the run tells that another was merged into."""
+        async with self._database.tenant(tenant_id) as connection:
+            merged_at = await event_log.merged_at(connection, tenant_id, run_id, merged_into)
+            is_shown = await runs.status_of(connection, tenant_id, merged_into, view) is not None
+        hidden = None if is_shown else ReplyAlone()
+        async with aclosing(self._tail.follow(tenant_id, merged_into, 0, to_the_end=to_the_end)) as events:
+            async for event in events:
+                for shown in [event] if hidden is None else hidden.take(event):
+                    yield Told(merged_into if is_shown else run_id, 1, shown, is_before=event.seq <= merged_at)
 
     @asynccontextmanager
     async def following(
@@ -91,3 +109,22 @@ class RunEvents:
                 raise Gone(f"The events of run {run_id!r} are not kept any more; GET /v1/runs/{run_id} has the run.")
         async with aclosing(self._tail.follow(caller.tenant_id, run_id, after, to_the_end=to_the_end)) as events:
             yield events
+
+
+class ReplyAlone:
+    """Takes the log of a run that its reader may not read; answers with what they are told of it."""
+
+    def __init__(self) -> None:
+        self._said: list[LoggedEvent] = []
+
+    def take(self, event: LoggedEvent) -> list[LoggedEvent]:
+        """What may be told, now that this has happened."""
+        if event.type in (RunQueued.TYPE, RunStarted.TYPE):
+            return [event]
+        if event.type == MessageCompleted.TYPE:
+            # The last one is the reply; those before may tell of what the run does.
+            self._said = [event]
+        if event.type not in TERMINAL:
+            return []
+        has_reply = json.loads(event.data)["reply_id"] is not None
+        return [*self._said, event] if has_reply else [event]

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -58,15 +58,20 @@ class Runs:
             return await runs.newest_in(connection, caller.tenant_id, conversation_id, view)
 
     async def answering(self, caller: Caller, run_id: str) -> RunDetail:
-        """The run that answers a run's message: itself, or the one that it was merged into, whosever that is.
+        """The run that answers a run's message: itself, or the one that it was merged into.
+
+        Where the caller does not see that one, it is the run itself, with the other's reply and as the other ended.
 
         Raises:
             NotFound: the caller sees none with this id.
         """
-        found = await self.get(caller, run_id)
-        if found.run.merged_into is None:
-            return found
-        return await self._get(caller.tenant_id, found.run.merged_into, WHOLE_TENANT)
+        own = await self.get(caller, run_id)
+        if own.run.merged_into is None:
+            return own
+        try:
+            return await self.get(caller, own.run.merged_into)
+        except NotFound:
+            return _answered_by(own, await self._get(caller.tenant_id, own.run.merged_into, WHOLE_TENANT))
 
     async def cancel(self, caller: Caller, run_id: str) -> RunDetail:
         """Stop a run; answers with it as it is then, which may be before its end. One that has ended stays as it is.
@@ -105,11 +110,12 @@ class Runs:
         status = await self._wait(caller.tenant_id, run_id, caller.view(Permission.RUNS_READ), timeout_s)
         if status is not RunStatus.MERGED:
             return status
-        answering = (await self.answering(caller, run_id)).run
-        if answering.run_id == run_id:
+        async with self._database.tenant(caller.tenant_id) as connection:
+            merged_into = (await runs.get(connection, caller.tenant_id, run_id)).merged_into
+        if merged_into is None:
             return status
         left = ends_at - asyncio.get_running_loop().time()
-        return await self._wait(caller.tenant_id, answering.run_id, WHOLE_TENANT, left)
+        return await self._wait(caller.tenant_id, merged_into, WHOLE_TENANT, left)
 
     async def _get(self, tenant_id: str, run_id: str, view: View) -> RunDetail:
         async with self._database.tenant(tenant_id) as connection:
@@ -128,6 +134,14 @@ class Runs:
             return status
 
         return await self._changes.wait_until(run_id, read, _needs_no_waiting, timeout_s)
+
+
+def _answered_by(own: RunDetail, other: RunDetail) -> RunDetail:
+    run, ended = own.run, other.run
+    told = replace(
+        run, status=ended.status, degraded=ended.degraded, error=ended.error, completed_at=ended.completed_at
+    )
+    return replace(own, run=told, reply=other.reply)
 
 
 def _needs_no_waiting(status: RunStatus) -> bool:

@@ -6,14 +6,11 @@ no message comes. And a workflow whose task fails again and again, after a bad d
 """
 
 import asyncio
-import contextlib
 import logging
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from holdfast.domain.errors import HoldfastError
 from holdfast.domain.runs import OPEN
+from holdfast.services.looking import Looking
 from holdfast.services.runs import TERMINATED, end_lost
 from holdfast.store import runs
 from holdfast.store.engine import Database
@@ -28,26 +25,15 @@ _REST_S = 10.0
 _OVERLAP = timedelta(minutes=2)
 
 
-class Sweeper:
+class Sweeper(Looking):
     """Runs in every API process. Several of them do the same work, which done twice changes nothing."""
 
     def __init__(self, database: Database, workflows: MessageWorkflows) -> None:
+        super().__init__("sweeper")
         self._database = database
         self._workflows = workflows
         self._looked_at: datetime | None = None
         self._told: set[str] = set()
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin, in the running event loop."""
-        self._task = asyncio.create_task(self._run(), name="sweeper")
-
-    async def stop(self) -> None:
-        """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
 
     async def sweep(self) -> int:
         """Look once; answers with how many runs were ended because their workflows had."""
@@ -81,13 +67,8 @@ class Sweeper:
             )
         self._told = stuck
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.sweep()
-            except (HoldfastError, SQLAlchemyError) as error:
-                log.warning("the sweeper can't work now, trying again: %s", type(error).__name__)
-            except Exception:
-                # Whatever nobody foresaw in one look must not end all looks to come.
-                log.exception("the sweeper met an error that nobody foresaw, trying again")
-            await asyncio.sleep(_REST_S)
+    async def _look(self) -> None:
+        await self.sweep()
+
+    async def _rest(self) -> None:
+        await asyncio.sleep(_REST_S)

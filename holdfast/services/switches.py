@@ -18,6 +18,7 @@ from holdfast.domain.errors import HoldfastError, InvalidInput, NotFound
 from holdfast.domain.permissions import Caller
 from holdfast.domain.storable import is_storable
 from holdfast.domain.switches import EVERYBODY, Scope, Switch
+from holdfast.services.looking import Looking
 from holdfast.services.runs import ask_to_cancel, cancel, end_stopped
 from holdfast.store import agents, audit, switches, tenants
 from holdfast.store.engine import Database
@@ -97,26 +98,15 @@ class Switches:
         return switch
 
 
-class Stopper:
+class Stopper(Looking):
     """Stops what the switches cover. Runs in every API process and worker; several of them stop each run once."""
 
     def __init__(self, database: Database, workflows: MessageWorkflows) -> None:
+        super().__init__("stopper")
         self._database = database
         self._workflows = workflows
         self._looks = asyncio.Event()
         self._room = asyncio.Semaphore(_AT_ONCE)
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin, in the running event loop."""
-        self._task = asyncio.create_task(self._run(), name="stopper")
-
-    async def stop(self) -> None:
-        """Stop; what is left is stopped by another process, or by the next."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
 
     def look(self) -> None:
         """Look at once: a switch has just been thrown."""
@@ -128,18 +118,13 @@ class Stopper:
             tenants = await switches.stopped_tenants(connection)
         return sum(await asyncio.gather(*(self._stop_runs_of(tenant_id) for tenant_id in tenants)))
 
-    async def _run(self) -> None:
-        while True:
-            self._looks.clear()
-            try:
-                await self.stop_all()
-            except (HoldfastError, SQLAlchemyError) as error:
-                log.warning("the stopper can't work now, trying again: %s", type(error).__name__)
-            except Exception:
-                # Whatever nobody foresaw in one look must not end all looks to come.
-                log.exception("the stopper met an error that nobody foresaw, trying again")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._looks.wait(), _REST_S)
+    async def _look(self) -> None:
+        self._looks.clear()
+        await self.stop_all()
+
+    async def _rest(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._looks.wait(), _REST_S)
 
     async def _stop_runs_of(self, tenant_id: str) -> int:
         async with self._room, self._database.tenant(tenant_id) as connection:

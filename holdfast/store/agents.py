@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.agents import AgentSpec, OnBusy
-from holdfast.store.tables import agents
+from holdfast.store.tables.tenants import agents
 
 _LATEST_VERSION = text("SELECT max(version) FROM agents WHERE tenant_id = :tenant_id AND name = :name")
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.audit import ERASABLE, Kind, commitment, new_salt
 from holdfast.domain.model_calls import Completion, Embeddings, failures
-from holdfast.store.tables import audit
+from holdfast.store.tables.record import audit
 
 #: Without asking for the new row's number back.
 _APPEND = insert(audit).inline()

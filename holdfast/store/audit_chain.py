@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.audit import ERASABLE, UNHASHED, AuditEntry, AuditFilter, Head, Link
-from holdfast.store.tables import audit, audit_chain
+from holdfast.store.tables.record import audit, audit_chain
 
 # The record is made here and not by the function that made the hash: whoever can change a row could change that too.
 _LINKS = text("""

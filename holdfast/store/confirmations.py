@@ -16,7 +16,7 @@ from holdfast.domain.agents import Escalation
 from holdfast.domain.confirmations import Confirmation, ConfirmationKind, ConfirmationStatus, Decision, Resolution
 from holdfast.domain.ids import new_confirmation_id, workflow_id
 from holdfast.domain.permissions import View
-from holdfast.store.tables import confirmations
+from holdfast.store.tables.runs import confirmations
 from holdfast.store.views import of_runs_in
 
 _REQUEST = text("""
@@ -36,21 +36,6 @@ ON CONFLICT (tenant_id, tool_call_id, kind, attempt) DO NOTHING
     bindparam("remind_after", type_=Interval),
     bindparam("escalate", type_=JSONB(none_as_null=True)),
     bindparam("arguments_schema", type_=JSON(none_as_null=True)),
-)
-
-_REQUEST_RAISE = text("""
-INSERT INTO confirmations (tenant_id, confirmation_id, kind, step, run_id, conversation_id, agent, tool, arguments,
-                           arguments_digest, rule, requested_by, sent_by, approvers, deadline, on_deadline, remind_at)
-SELECT r.tenant_id, :confirmation_id, 'budget', :step, r.run_id, r.conversation_id, r.agent, :tool, :arguments,
-       :arguments_digest, :rule, r.requested_by, r.sent_by, :approvers, moment + :deadline, 'reject',
-       moment + :remind_after
-FROM runs r CROSS JOIN LATERAL (SELECT clock_timestamp() AS moment) now
-WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id
-""").bindparams(
-    bindparam("approvers", type_=ARRAY(Text)),
-    bindparam("arguments", type_=JSON),
-    bindparam("deadline", type_=Interval),
-    bindparam("remind_after", type_=Interval),
 )
 
 _DECIDE = text("""
@@ -78,10 +63,6 @@ _WITHDRAW_OF_RUN = text(_WITHDRAW.format(which="run_id = :run_id"))
 _WITHDRAW_ONE = text(_WITHDRAW.format(which="confirmation_id = :confirmation_id"))
 _WITHDRAW_OF_CALL = text(_WITHDRAW.format(which="tool_call_id = :tool_call_id AND kind = 'outcome'"))
 _WITHDRAW_OF_CONVERSATION = text(_WITHDRAW.format(which="conversation_id = :conversation_id AND kind = 'call'"))
-
-_PENDING_RAISES = text("""
-SELECT * FROM confirmations WHERE tenant_id = :tenant_id AND status = 'pending' AND kind = 'budget'
-""")
 
 _REMIND = text("""
 UPDATE confirmations SET reminded_at = clock_timestamp()
@@ -166,22 +147,6 @@ class Question:
     four_eyes: bool = False
 
 
-@dataclass(frozen=True)
-class RaiseQuestion:
-    """What a person is to be asked of a budget that has no room for a run's step."""
-
-    confirmation_id: str
-    run_id: str
-    step: int
-    tool: str
-    arguments: dict[str, Any]
-    arguments_digest: str
-    rule: str
-    approvers: tuple[str, ...]
-    deadline: timedelta
-    remind_after: timedelta | None
-
-
 async def request(connection: AsyncConnection, tenant_id: str, question: Question) -> Confirmation:
     """Ask a person, once: asked again, the first confirmation stands. Answers with it."""
     values = {**vars(question), "confirmation_id": new_confirmation_id(), "approvers": list(question.approvers)}
@@ -192,39 +157,7 @@ async def request(connection: AsyncConnection, tenant_id: str, question: Questio
         confirmations.c.kind == question.kind,
         confirmations.c.attempt == question.attempt,
     )
-    return _from_row((await connection.execute(query)).one())
-
-
-async def request_raise(connection: AsyncConnection, tenant_id: str, question: RaiseQuestion) -> Confirmation:
-    """Ask a person to raise the budget, where a step is not asking already. Answers with the confirmation."""
-    values = {**vars(question), "approvers": list(question.approvers)}
-    await connection.execute(_REQUEST_RAISE, {"tenant_id": tenant_id, **values})
-    query = select(confirmations).where(
-        confirmations.c.tenant_id == tenant_id, confirmations.c.confirmation_id == question.confirmation_id
-    )
-    return _from_row((await connection.execute(query)).one())
-
-
-async def newest_raise(connection: AsyncConnection, tenant_id: str, run_id: str, step: int) -> Confirmation | None:
-    """What was last asked of the budget for a step, decided or not; None: nothing was."""
-    query = (
-        select(confirmations)
-        .where(
-            confirmations.c.tenant_id == tenant_id,
-            confirmations.c.run_id == run_id,
-            confirmations.c.step == step,
-            confirmations.c.kind == ConfirmationKind.BUDGET,
-        )
-        .order_by(confirmations.c.confirmation_id.desc())
-        .limit(1)
-    )
-    row = (await connection.execute(query)).one_or_none()
-    return None if row is None else _from_row(row)
-
-
-async def pending_raises(connection: AsyncConnection, tenant_id: str) -> list[Confirmation]:
-    """What is asked of the tenant's budget right now, for all its runs."""
-    return [_from_row(row) for row in await connection.execute(_PENDING_RAISES, {"tenant_id": tenant_id})]
+    return confirmation_from_row((await connection.execute(query)).one())
 
 
 async def decide(connection: AsyncConnection, tenant_id: str, confirmation_id: str, verdict: Verdict) -> bool:
@@ -258,7 +191,7 @@ async def expire(connection: AsyncConnection, tenant_id: str, confirmation_id: s
 async def withdraw_of_run(connection: AsyncConnection, tenant_id: str, run_id: str) -> list[Confirmation]:
     """Withdraw what is pending of a run; answers with what was."""
     values = {"tenant_id": tenant_id, "run_id": run_id, "why": "run ended"}
-    return [_from_row(row) for row in await connection.execute(_WITHDRAW_OF_RUN, values)]
+    return [confirmation_from_row(row) for row in await connection.execute(_WITHDRAW_OF_RUN, values)]
 
 
 async def withdraw_one(
@@ -266,13 +199,13 @@ async def withdraw_one(
 ) -> list[Confirmation]:
     """Withdraw a confirmation; answers with it, if it was pending."""
     values = {"tenant_id": tenant_id, "confirmation_id": confirmation_id, "why": why}
-    return [_from_row(row) for row in await connection.execute(_WITHDRAW_ONE, values)]
+    return [confirmation_from_row(row) for row in await connection.execute(_WITHDRAW_ONE, values)]
 
 
 async def withdraw_of_call(connection: AsyncConnection, tenant_id: str, tool_call_id: str) -> list[Confirmation]:
     """Withdraw the question for a call's outcome, since that has come by itself; answers with what was pending."""
     values = {"tenant_id": tenant_id, "tool_call_id": tool_call_id, "why": "outcome came late"}
-    return [_from_row(row) for row in await connection.execute(_WITHDRAW_OF_CALL, values)]
+    return [confirmation_from_row(row) for row in await connection.execute(_WITHDRAW_OF_CALL, values)]
 
 
 async def withdraw_in_conversation(
@@ -280,7 +213,7 @@ async def withdraw_in_conversation(
 ) -> list[Confirmation]:
     """Withdraw the calls that wait in a conversation, since its user has written again; answers with them."""
     values = {"tenant_id": tenant_id, "conversation_id": conversation_id, "why": "new message"}
-    return [_from_row(row) for row in await connection.execute(_WITHDRAW_OF_CONVERSATION, values)]
+    return [confirmation_from_row(row) for row in await connection.execute(_WITHDRAW_OF_CONVERSATION, values)]
 
 
 async def pending_in_conversation(
@@ -288,7 +221,7 @@ async def pending_in_conversation(
 ) -> list[Confirmation]:
     """The calls of a conversation that wait for a person."""
     values = {"tenant_id": tenant_id, "conversation_id": conversation_id}
-    return [_from_row(row) for row in await connection.execute(_PENDING_IN_CONVERSATION, values)]
+    return [confirmation_from_row(row) for row in await connection.execute(_PENDING_IN_CONVERSATION, values)]
 
 
 async def outcome_asked(connection: AsyncConnection, tenant_id: str, tool_call_id: str) -> Confirmation | None:
@@ -304,7 +237,7 @@ async def outcome_asked(connection: AsyncConnection, tenant_id: str, tool_call_i
         .limit(1)
     )
     row = (await connection.execute(query)).one_or_none()
-    return None if row is None else _from_row(row)
+    return None if row is None else confirmation_from_row(row)
 
 
 async def is_overdue(connection: AsyncConnection, tenant_id: str, confirmation_id: str) -> bool:
@@ -337,7 +270,7 @@ async def find(connection: AsyncConnection, tenant_id: str, confirmation_id: str
         of_runs_in(view, confirmations),
     )
     row = (await connection.execute(query)).one_or_none()
-    return None if row is None else _from_row(row)
+    return None if row is None else confirmation_from_row(row)
 
 
 async def page(
@@ -363,10 +296,11 @@ async def page(
         query = query.where(confirmations.c.run_id == run_id)
     if after is not None:
         query = query.where(confirmations.c.confirmation_id > after)
-    return [_from_row(row) for row in await connection.execute(query)]
+    return [confirmation_from_row(row) for row in await connection.execute(query)]
 
 
-def _from_row(row: Any) -> Confirmation:
+def confirmation_from_row(row: Any) -> Confirmation:
+    """A row of `confirmations` as a record."""
     return Confirmation(
         confirmation_id=row.confirmation_id,
         kind=ConfirmationKind(row.kind),

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.audit import PSEUDONYM
 from holdfast.secrecy.erased_keys import ERASED_KEY
-from holdfast.store.tables import OPEN_STATES
+from holdfast.store.tables.runs import OPEN_STATES
 
 #: Every column that names a person, beside the one of `audit`. Rows of a run that is open are left, where the table has
 #: a `run_id`.

@@ -28,7 +28,7 @@ from holdfast.domain.events import (
     RunMerged,
 )
 from holdfast.domain.runs import OPEN
-from holdfast.store.tables import OPEN_STATES
+from holdfast.store.tables.runs import OPEN_STATES
 
 #: What is notified when a log has grown; the payload is the run's id.
 CHANNEL = "holdfast_events"

@@ -7,7 +7,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.permissions import Caller, View
-from holdfast.store.tables import confirmations, runs, tool_calls
+from holdfast.store.tables.runs import confirmations, runs, tool_calls
 from holdfast.store.views import of_runs_in, runs_in
 
 #: How many conversations with one history are looked at, the newest.

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.principals import Identity, IdentityKind
-from holdfast.store.tables import identities
+from holdfast.store.tables.tenants import identities
 
 # Who acts with an identity, and under which names their other identities are known, or were before they were linked:
 # a key under that of the person that it was made for.

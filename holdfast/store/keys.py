@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.principals import ApiKey
-from holdfast.store.tables import api_keys, tenants
+from holdfast.store.tables.tenants import api_keys, tenants
 
 _ADD = text("""
 INSERT INTO api_keys (tenant_id, key_id, key_hash, person, roles, created_by, expires_at)

@@ -23,7 +23,7 @@ from holdfast.domain.messages import (
 from holdfast.domain.permissions import View
 from holdfast.domain.tools import ToolCallStatus
 from holdfast.store import event_log
-from holdfast.store.tables import conversations, messages
+from holdfast.store.tables.runs import conversations, messages
 from holdfast.store.views import of_conversations_in
 
 # One statement, so that acceptance costs one round trip: the conversation, the run, the message and the word to

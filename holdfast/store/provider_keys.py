@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast.store.tables import provider_keys, tenants
+from holdfast.store.tables.tenants import provider_keys, tenants
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.permissions import View
 from holdfast.domain.runs import Run, RunStatus
-from holdfast.store.tables import OPEN_STATES, messages, runs
+from holdfast.store.tables.runs import OPEN_STATES, messages, runs
 from holdfast.store.views import runs_in
 
 _BEFORE_STEP = text("""

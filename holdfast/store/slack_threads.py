@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.ids import new_conversation_id
 from holdfast.domain.slack import SlackThread
-from holdfast.store.tables import slack_threads
+from holdfast.store.tables.telling import slack_threads
 
 # Of two first messages of one thread, the second waits here until the first is committed, and adds nothing.
 _ADD = text("""

@@ -13,7 +13,7 @@ from holdfast.domain.events import Event
 from holdfast.domain.model_calls import Attempt, Usage
 from holdfast.store import event_log
 from holdfast.store.event_log import Tail
-from holdfast.store.tables import steps
+from holdfast.store.tables.runs import steps
 
 _NAMES = [column.name for column in steps.columns if column.name != "created_at"]
 

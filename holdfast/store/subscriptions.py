@@ -5,7 +5,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.deliveries import Subscription
-from holdfast.store.tables import subscriptions
+from holdfast.store.tables.telling import subscriptions
 
 
 async def put(connection: AsyncConnection, tenant_id: str, subscription: Subscription) -> None:

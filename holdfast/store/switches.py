@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.switches import EVERYBODY, Scope, Switch
 from holdfast.store import tenants
-from holdfast.store.tables import OPEN_STATES
+from holdfast.store.tables.runs import OPEN_STATES
 
 _THROW = text("""
 INSERT INTO switches (tenant_id, agent, reason, thrown_by) VALUES (:tenant_id, :agent, :reason, :person)

@@ -17,7 +17,7 @@ from holdfast.domain.events import ToolCallStarted, tool_call_now
 from holdfast.domain.permissions import View
 from holdfast.domain.tools import Effect, Idempotency, Terms, ToolCall, ToolCallStatus
 from holdfast.store import event_log
-from holdfast.store.tables import confirmations, runs, tool_calls
+from holdfast.store.tables.runs import confirmations, runs, tool_calls
 from holdfast.store.views import of_runs_in
 
 _SELECT = select(tool_calls, confirmations.c.confirmation_id).select_from(

@@ -14,7 +14,7 @@ from holdfast.domain.events import Event, MessageReset, RunCancelled, RunComplet
 from holdfast.domain.ids import workflow_id
 from holdfast.domain.runs import OPEN, RunStatus
 from holdfast.store import audit, event_log
-from holdfast.store.tables import OPEN_STATES
+from holdfast.store.tables.runs import OPEN_STATES
 
 # The lock comes first, in a statement of its own: what the statement that locks reads of rows that it does not lock
 # is as it was before it waited. Locked in the order of the clauses: the conversation, then the run.

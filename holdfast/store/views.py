@@ -3,7 +3,7 @@
 from sqlalchemy import ColumnElement, FromClause, Table, exists, or_, true
 
 from holdfast.domain.permissions import View
-from holdfast.store.tables import confirmations, runs
+from holdfast.store.tables.runs import confirmations, runs
 
 
 def runs_in(view: View, of: FromClause = runs) -> ColumnElement[bool]:

@@ -25,8 +25,9 @@ from typer.core import TyperGroup
 import holdfast.cli.main
 from api.routes import health
 from holdfast.config.agents_yaml import load_agents
+from holdfast.config.loading import load_settings
 from holdfast.config.models_yaml import load_models
-from holdfast.config.settings import ApiSettings, MigrateSettings, PoolSettings, Settings, WorkerSettings, load_settings
+from holdfast.config.settings import ApiSettings, MigrateSettings, PoolSettings, Settings, WorkerSettings
 from holdfast.domain.errors import ConfigurationError
 from holdfast.secrecy.keyring import new_key
 from workflows import names

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from sqlalchemy import TextClause, text
 
+import activities.dispatches
 import activities.proposals
-import activities.tools
 from holdfast.domain.events import RunStarted
 from holdfast.domain.tools import Declaration, Terms, terms
 from holdfast.services.messages import Messages
@@ -184,7 +184,7 @@ def without_the_word_on_repeats(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_the_digest(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(activities.tools, "_obstacle", _no_obstacle)
+    patch.setattr(activities.dispatches, "obstacle", _no_obstacle)
 
 
 def without_compare_and_set(patch: pytest.MonkeyPatch) -> None:

@@ -15,14 +15,8 @@ SCRIPT = Path(__file__).with_name("agui.mjs")
 
 
 def texts(messages: list[Json]) -> list[tuple[str, str]]:
-    """Who said what."""
+    """Who said what, as the client shows it."""
     return [(one["role"], one["content"]) for one in messages if one.get("content")]
-
-
-async def transcript(caller: Caller, conversation_id: str) -> list[tuple[str, str]]:
-    """The same, as it is stored."""
-    found = await caller.get(f"/v1/conversations/{conversation_id}/messages")
-    return [(one["role"], one["text"]) for one in found["data"]]
 
 
 async def test_a_plain_reply_is_the_stored_one_and_a_run_that_is_asked_again_is_the_same(ada: Caller) -> None:
@@ -31,7 +25,7 @@ async def test_a_plain_reply_is_the_stored_one_and_a_run_that_is_asked_again_is_
 
     assert len(runs) == 2, "a history that is sent again is no message, nor is a run that is asked for again"
     assert len({run["conversation_id"] for run in runs}) == 1
-    assert texts(said["messages"]) == await transcript(ada, runs[0]["conversation_id"])
+    assert texts(said["messages"]) == await ada.transcript(runs[0]["conversation_id"])
     assert said["messages"][-1] == said["repeated"][-1]
     assert texts(said["repeated"]) == texts(said["messages"])
 

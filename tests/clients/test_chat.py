@@ -17,14 +17,8 @@ SCRIPT = Path(__file__).with_name("chat.mjs")
 
 
 def texts(said: Json) -> list[tuple[str, str]]:
-    """Who said what."""
+    """Who said what, as the client shows it."""
     return [(one["role"], one["text"]) for one in said["messages"]]
-
-
-async def transcript(caller: Caller, conversation_id: str) -> list[tuple[str, str]]:
-    """The same, as it is stored."""
-    found = await caller.get(f"/v1/conversations/{conversation_id}/messages")
-    return [(one["role"], one["text"]) for one in found["data"]]
 
 
 async def test_a_plain_reply_is_the_stored_one(ada: Caller) -> None:
@@ -34,7 +28,7 @@ async def test_a_plain_reply_is_the_stored_one(ada: Caller) -> None:
     assert said["status"] == "ready"
     assert len(runs) == 2
     assert len({run["conversation_id"] for run in runs}) == 1
-    assert texts(said) == await transcript(ada, runs[0]["conversation_id"])
+    assert texts(said) == await ada.transcript(runs[0]["conversation_id"])
     assert said["after"] == [text for _, text in texts(said)], "what has ended is not resumed"
     assert said["messages"][-1]["id"] == runs[0]["id"]
 
@@ -113,4 +107,4 @@ async def test_another_page_goes_on_in_the_middle(ada: Caller, provider: Scripte
     (run,) = (await ada.get("/v1/runs"))["data"]
 
     assert run["reply"] == "One two three four."
-    assert texts(said) == await transcript(ada, run["conversation_id"])
+    assert texts(said) == await ada.transcript(run["conversation_id"])

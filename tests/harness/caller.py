@@ -79,6 +79,11 @@ class Caller:
         body = {"decision": decision, "arguments_digest": confirmation["arguments_digest"], **body}
         return await self.http.post(f"/v1/confirmations/{confirmation['id']}/decision", json=body)
 
+    async def transcript(self, conversation_id: str) -> list[tuple[str, str]]:
+        """Who said what in a conversation."""
+        found = await self.get(f"/v1/conversations/{conversation_id}/messages")
+        return [(one["role"], one["text"]) for one in found["data"]]
+
     async def get(self, path: str, **parameters: Any) -> Json:
         """GET something that must be there."""
         response = await self.http.get(path, params=parameters)

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
+
 from tests.harness.caller import Caller
 
 
@@ -37,6 +39,13 @@ async def parsed(lines: AsyncIterator[str]) -> AsyncIterator[Told]:
         elif line and not line.startswith(":"):
             name, _, value = line.partition(": ")
             fields[name] = value
+
+
+def told_in(response: httpx.Response) -> list[dict[str, Any]]:
+    """What a stream told whose client reads the data of its events alone."""
+    assert response.status_code == 200, response.text
+    data = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: {")]
+    return [json.loads(one) for one in data]
 
 
 async def whole_log(caller: Caller, run_id: str, after: int | None = None, url: str | None = None) -> list[Told]:

@@ -31,7 +31,8 @@ from holdfast.domain.permissions import Role
 from holdfast.secrecy.keyring import Keyring
 from holdfast.services.keys import Keys
 from holdfast.store.engine import Database, create_engine
-from holdfast.store.tables import agents, metadata
+from holdfast.store.tables.schema import metadata
+from holdfast.store.tables.tenants import agents
 from holdfast.temporal.client import connect
 from holdfast.testing.provider import ScriptedProvider
 from tests.harness.caller import Caller

@@ -9,8 +9,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from holdfast.domain.audit import Head, record_hash
 from holdfast.services.audit_log import AuditLog
 from holdfast.services.audit_verification import Tally, wrong_with_heads
-from holdfast.store import audit_chain, tables
+from holdfast.store import audit_chain
 from holdfast.store.engine import Database
+from holdfast.store.tables.record import audit
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Text, ToolCalls
 from tests.harness.audit import Tampered, wrong
@@ -60,7 +61,7 @@ async def tampered(stage: Stage, tenant_id: str, *statements: str) -> list[str]:
 
 def other_value(name: str) -> str:
     """A value that a column of the log does not have, as SQL."""
-    match tables.audit.c[name].type:
+    match audit.c[name].type:
         case JSONB():
             return f"""{name} || '{{"detail": "ers_0"}}'"""
         case Boolean():
@@ -80,7 +81,7 @@ async def test_a_log_that_nobody_touched_is_clean(log: tuple[str, int, int], sta
 
 async def test_a_change_in_any_column_is_found_and_its_entry_named(log: tuple[str, int, int], stage: Stage) -> None:
     tenant_id, seq, audit_id = log
-    for name in [column.name for column in tables.audit.c]:
+    for name in [column.name for column in audit.c]:
         found = await tampered(
             stage, tenant_id, f"UPDATE audit SET {name} = {other_value(name)} WHERE tenant_id = :t AND audit_id = {ROW}"
         )

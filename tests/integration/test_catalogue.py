@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from holdfast.store.catalogue import DOORS, NEVER, breaches
-from holdfast.store.tables import metadata
+from holdfast.store.tables.schema import metadata
 from tests.harness.stage import Stage
 
 GOOD = """

@@ -15,8 +15,9 @@ from holdfast.domain.errors import ConfigurationError, NotFound
 from holdfast.secrecy.erased_keys import ErasedKeys
 from holdfast.services.audit_verification import Tally
 from holdfast.services.erasure import Erased, Scope, erase
-from holdfast.store import erasure, tables
+from holdfast.store import erasure
 from holdfast.store.engine import Database, create_engine
+from holdfast.store.tables.schema import metadata
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Text, ToolCalls
 from tests.harness.audit import Tampered, wrong
@@ -297,7 +298,7 @@ async def test_a_tenant_that_is_not_there_is_not_erased(stage: Stage) -> None:
 
 
 def named() -> Iterator[tuple[str, str]]:
-    for table in tables.metadata.sorted_tables:
+    for table in metadata.sorted_tables:
         for column in table.columns:
             if column.name in ("person", "sender", "principal") or column.name.endswith("_by"):
                 yield table.name, column.name

@@ -3,7 +3,8 @@
 import httpx
 import pytest
 
-from holdfast.config.settings import LOOPBACK, ApiSettings, load_settings
+from holdfast.config.loading import load_settings
+from holdfast.config.settings import LOOPBACK, ApiSettings
 from tests.harness.stage import Stage, serving_api
 
 

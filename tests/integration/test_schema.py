@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from holdfast.domain import confirmations, runs, tools
-from holdfast.store.tables import metadata
+from holdfast.store.tables.schema import metadata
 from tests.harness.caller import Caller
 from tests.harness.stage import Stage
 

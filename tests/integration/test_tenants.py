@@ -19,7 +19,7 @@ from holdfast.config.settings import PoolSettings
 from holdfast.domain.errors import ConfigurationError, Unavailable
 from holdfast.store import engine
 from holdfast.store.engine import Database, create_engine
-from holdfast.store.tables import metadata
+from holdfast.store.tables.schema import metadata
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import ToolCalls
 from tests.harness.caller import Caller, Json

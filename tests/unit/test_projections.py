@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from api.projections.agui import AgUiRun
 from api.projections.story import Outcome, Question, Settled, Story
 from api.projections.ui_messages import Chunk, UiMessage
 from holdfast.domain.events import LoggedEvent
+from holdfast.services.run_events import ReplyAlone, Told
 
-Log = list[LoggedEvent]
+Log = list[Told]
 Json = dict[str, Any]
 
 BEGUN = [("run.queued", {"run_id": "run_1", "conversation_id": "conv_1"}), ("run.started", {})]
@@ -22,7 +24,8 @@ DONE = [("run.completed", {"reply_id": "msg_1", "degraded": False, "error": None
 
 
 def log(*told: tuple[str, Json]) -> Log:
-    return [LoggedEvent(seq, kind, json.dumps(data)) for seq, (kind, data) in enumerate([*BEGUN, *told], 1)]
+    events = [LoggedEvent(seq, kind, json.dumps(data)) for seq, (kind, data) in enumerate([*BEGUN, *told], 1)]
+    return [Told("run_1", 0, event, is_before=False) for event in events]
 
 
 def piece(text: str, step: int = 1, attempt: int = 1) -> tuple[str, Json]:
@@ -182,7 +185,7 @@ def agui(told: Log, *messages: Json, answered: tuple[str, ...] = ()) -> AgUiScre
 
 
 def sdk(told: Log, answered: tuple[str, ...] = (), screen: SdkScreen | None = None) -> SdkScreen:
-    message, screen = UiMessage(answered), screen or SdkScreen()
+    message, screen = UiMessage("run_1", answered), screen or SdkScreen()
     for event in told:
         screen.show(message.on(event))
     return screen
@@ -300,6 +303,46 @@ def test_who_is_asked_goes_on_behind_the_question() -> None:
     assert gone_on.calls == {"call_1": "tool-output-available"}
 
 
+def test_who_joins_a_run_is_told_what_it_does_from_then_on() -> None:
+    before = log(piece("Let me see."), whole("Let me see."), proposed("call_0"), proposed(), requested())
+    before += log(outcome("succeeded", "call_0", result="0", is_cut=False))[2:]
+    rest = log(decided("approve"), outcome("started", attempt=1), outcome("succeeded", result="1", is_cut=False))[2:]
+    rest += log(piece("Done.", 2, 2), whole("Done.", 2), *DONE)[2:]
+    joined = [*(replace(told, hop=1, is_before=True) for told in before), *(replace(told, hop=1) for told in rest)]
+
+    page = sdk(joined)
+    assert (page.id, page.texts, page.calls) == ("run_1", ["Done."], {"call_1": "tool-output-available"})
+    assert [part["type"] for part in page.parts] == ["step-start", "tool", "step-start", "text"]
+    # Whether the client has seen what the run said before, or comes new to it.
+    call = {"id": "call_1", "type": "function", "function": {"name": "pay", "arguments": "{}"}}
+    seen = {"id": "run_1-1", "role": "assistant", "content": "Let me see.", "toolCalls": [call]}
+    for known, texts in (([seen], ["Let me see.", "Done."]), ([], ["Done."])):
+        screen = agui(joined, *known)
+        assert screen.texts == texts
+        assert [one["id"] for one in screen.messages] == ["u1", "run_1-1", "run_1-call_1", "run_1-2"]
+        assert [len(one["toolCalls"]) for one in screen.messages if one.get("toolCalls")] == [1]
+
+
+@pytest.mark.parametrize(
+    ("end", "texts"),
+    [
+        (DONE[0], ["Done."]),
+        (("run.cancelled", {"reply_id": None, "error": "cancelled"}), []),
+        (("run.failed", {"reply_id": None, "error": "why"}), []),
+    ],
+)
+def test_of_a_run_that_is_not_theirs_a_reader_is_told_the_reply_alone(end: tuple[str, Json], texts: list[str]) -> None:
+    step = [piece("Let me see."), whole("Let me see."), proposed(), outcome("succeeded", result="1", is_cut=False)]
+    hidden = ReplyAlone()
+    complete = log(*step, piece("Done.", 2, 2), whole("Done.", 2), end)
+    told = [replace(one, event=event) for one in complete for event in hidden.take(one.event)]
+
+    screen = agui(told)
+    assert [one.event.type for one in told][:2] == ["run.queued", "run.started"]
+    assert screen.texts == sdk(told).texts == texts
+    assert (screen.last, sdk(told).calls) == ("RUN_ERROR" if end[0] == "run.failed" else "RUN_FINISHED", {})
+
+
 def test_an_interrupt_says_what_an_answer_needs() -> None:
     run = AgUiRun(given_by())
     for event in log(proposed(), requested()):
@@ -316,7 +359,7 @@ def test_an_interrupt_says_what_an_answer_needs() -> None:
 
 def test_nobody_is_asked_about_arguments_that_they_do_not_see() -> None:
     kind, data = proposed()
-    message, screen = UiMessage(), SdkScreen()
+    message, screen = UiMessage("run_1"), SdkScreen()
     for event in log((kind, {**data, "arguments": None}), requested()):
         screen.show(message.on(event))
     screen.show(message.interrupt(message.story.questions()))
@@ -327,7 +370,7 @@ def test_nobody_is_asked_about_arguments_that_they_do_not_see() -> None:
 
 def test_a_question_about_no_call_is_a_call_of_its_own_to_the_sdk() -> None:
     told = log(requested(None, kind="budget"))
-    message, screen = UiMessage(), SdkScreen()
+    message, screen = UiMessage("run_1"), SdkScreen()
     for event in told:
         screen.show(message.on(event))
     screen.show(message.interrupt(message.story.questions()))
@@ -358,7 +401,7 @@ def test_a_person_is_asked_everything_at_once_and_nothing_that_is_settled() -> N
     for event in log(*both, one, other):
         story.tell(event)
     later = log(decided("reject", "conf_2"))
-    assert [asked.confirmation_id for asked in story.questions_after(later)] == ["conf_1"]
+    assert [asked.confirmation_id for asked in story.questions_after(one.event for one in later)] == ["conf_1"]
 
 
 def test_who_comes_back_to_a_log_that_is_gone_is_told_its_end() -> None:

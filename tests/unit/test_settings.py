@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.config.settings import ApiSettings, MigrateSettings, Settings, WorkerSettings, load_settings
+from holdfast.config.loading import load_settings
+from holdfast.config.settings import ApiSettings, MigrateSettings, Settings, WorkerSettings
 from holdfast.domain.errors import ConfigurationError
 from holdfast.secrecy.keyring import new_key
 from holdfast.secrecy.redaction import redacted

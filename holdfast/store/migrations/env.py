@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from holdfast.store.tables import metadata
+from holdfast.store.tables.schema import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
 with context.begin_transaction():
