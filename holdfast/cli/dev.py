@@ -33,13 +33,27 @@ def dev(
 
 async def _run_until_stopped(options: "Options") -> None:
     import asyncio
+    import contextlib
     import signal
 
     from holdfast.dev import stack
 
     running = asyncio.create_task(stack.run(options, typer.echo, lambda found: _greet(found, options)))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+
+    def stop() -> None:
+        if running.cancelling():
+            # Said twice: it is at it.
+            return
+        running.cancel()
+        with contextlib.suppress(OSError):
+            typer.echo("stopping; a tool that runs has five seconds to end")
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # The terminal was closed, and nobody said `nohup`: the children have sessions of their own, and would go on.
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
         await running
     except asyncio.CancelledError:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import holdfast
 from holdfast.config import agents_yaml
@@ -39,9 +40,12 @@ _APP_ROLE = "holdfast_app"
 _START_TIMEOUT_S = 90
 _STOP_TIMEOUT_S = 15
 
-#: A child that ends this often within `_SOON_S` seconds is not started again.
+#: A child that ends this often, each time within `_SOON_S` seconds of its start, is not started again.
 _TOO_OFTEN = 4
 _SOON_S = 30
+
+#: Between two tries to start a child again, in seconds: what it needs may itself be about to come back.
+_REST_S = 1
 
 #: The folder that `api` and `worker` stand in; children start there, so that no other package of these names is found.
 _ROOT = Path(next(iter(holdfast.__path__))).parent
@@ -75,11 +79,12 @@ Launch = Callable[[], Awaitable[Child]]
 
 @dataclass
 class Service:
-    """A child, how to start it again, and when it ended lately."""
+    """A child, how to start it again, since when it runs, and how often in a row it has ended soon."""
 
     launch: Launch
     child: Child
-    ended_at: list[float]
+    since: float
+    ends: int = 0
 
 
 #: For the person at the command line, and for no process that serves.
@@ -96,6 +101,7 @@ class DevStack:
         self._logs = self._data / "logs"
         self._processes = ProcessList(self._data / "processes.json")
         self._services: dict[str, Service] = {}
+        self._children: dict[str, Child] = {}
         self._postgres = Postgres(self._data / "postgres", self._logs / "postgres.log")
         self._temporal = Temporal(
             self._data / "temporal.sqlite",
@@ -123,7 +129,7 @@ class DevStack:
             url = f"http://127.0.0.1:{self._options.port}"
             kept = secrets.load_or_make(self._data, url, self._addresses())
             await self._set_up_database(kept, file)
-            environment = self._environment(kept, {**variables, "HOLDFAST_MODELS": str(file.models_path)})
+            environment = self._environment(kept, {**variables, "HOLDFAST_MODELS": str(file.models_path.resolve())})
             await asyncio.gather(
                 self._start("worker", self._worker(environment)), self._start("API", self._api(environment))
             )
@@ -136,18 +142,25 @@ class DevStack:
         Raises:
             Unavailable: something ends again and again.
         """
+        # Each for itself: a worker that starts needs the database, which may end meanwhile.
+        kept = [asyncio.create_task(self._keep(name, service)) for name, service in self._services.items()]
+        try:
+            await asyncio.gather(*kept)
+        finally:
+            for task in kept:
+                task.cancel()
+
+    async def _keep(self, name: str, service: Service) -> None:
         while True:
             await asyncio.sleep(0.2)
-            for name, service in self._services.items():
-                code = service.child.exit_code()
-                if code is not None:
-                    self._say(f"{name} ended with code {code}; starting it again")
-                    await self._restart(name, service)
+            code = service.child.exit_code()
+            if code is not None:
+                self._say(f"{name} ended with code {code}; starting it again")
+                await self._restart(name, service)
 
     @contextmanager
     def _prepared(self) -> Iterator[None]:
-        self._logs.mkdir(parents=True, exist_ok=True)
-        with (self._data / "lock").open("w") as lock:
+        with self._lock_file() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -158,6 +171,15 @@ class DevStack:
                 self._say(f"stopped {stopped} processes that an earlier run left behind")
             self._require_ports()
             yield
+
+    def _lock_file(self) -> TextIO:
+        try:
+            self._logs.mkdir(parents=True, exist_ok=True)
+            return (self._data / "lock").open("w")
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self._data}: can't be written to: {error.strerror}; choose another folder with --data"
+            ) from error
 
     def _require_ports(self) -> None:
         options = self._options
@@ -179,21 +201,32 @@ class DevStack:
 
     async def _start(self, name: str, launch: Launch) -> None:
         started = time.monotonic()
-        service = Service(launch, await launch(), [])
-        self._services[name] = service
-        self._record()
-        self._say(f"{name} started in {time.monotonic() - started:.1f} s")
+        self._services[name] = Service(launch, await launch(), time.monotonic())
+        self._say_started(name, started)
 
     async def _restart(self, name: str, service: Service) -> None:
-        now = time.monotonic()
-        service.ended_at[:] = [moment for moment in service.ended_at if now - moment < _SOON_S] + [now]
-        if len(service.ended_at) >= _TOO_OFTEN:
-            raise Unavailable(f"{name} ends again and again: {service.child.last_words()}")
-        service.child = await service.launch()
+        started = time.monotonic()
+        service.ends = service.ends + 1 if started - service.since < _SOON_S else 1
+        while service.ends < _TOO_OFTEN:
+            try:
+                service.child = await service.launch()
+            except Unavailable as error:
+                service.ends += 1
+                self._say(str(error))
+                await asyncio.sleep(_REST_S)
+            else:
+                service.since = time.monotonic()
+                self._say_started(name, started)
+                return
+        raise Unavailable(f"{name} ends again and again: {service.child.last_words()}")
+
+    def _say_started(self, name: str, began: float) -> None:
         self._record()
+        self._say(f"{name} started in {time.monotonic() - began:.1f} s")
 
     def _record(self) -> None:
-        self._processes.record([service.child.pid for service in self._services.values()])
+        running = [*(service.child for service in self._services.values()), *self._children.values()]
+        self._processes.record([child.pid for child in running])
 
     async def _start_postgres(self) -> Child:
         await self._postgres.start()
@@ -259,7 +292,7 @@ class DevStack:
         return launch
 
     def _child(self, module: str, environment: dict[str, str]) -> Child:
-        return Child(
+        child = Child(
             module,
             [sys.executable, "-m", module],
             log=self._logs / f"{module}.log",
@@ -267,12 +300,16 @@ class DevStack:
             cwd=_ROOT,
             echo=self._options.verbose,
         )
+        # Before it is ready, which takes a while: whatever ends us now, it is found and stopped.
+        self._children[module] = child
+        self._record()
+        return child
 
     def _stop_all(self) -> None:
         # Who asks stops before who is asked; the databases last.
-        for name in ("API", "worker"):
-            if name in self._services:
-                self._services[name].child.stop(_STOP_TIMEOUT_S)
+        for module in ("api", "worker"):
+            if module in self._children:
+                self._children[module].stop(_STOP_TIMEOUT_S)
         self._temporal.stop()
         self._postgres.stop()
         self._processes.record([])
