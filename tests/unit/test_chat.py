@@ -34,7 +34,7 @@ def test_a_question_hides_nothing() -> None:
 
     assert "order = 7" in asked
     assert r'why = "a\u202eb\u001b[2J"' in asked, "what a terminal would obey or turn round is written out"
-    for part in ("ada", "confirm: always", "role finance", "not who asked", "2026-11-21T12:00:00 UTC: reject"):
+    for part in ("ada", "confirm: always", "role finance", "except who asked", "2026-11-21T12:00:00 UTC: reject"):
         assert part in asked
     assert one_line({"a\x9b": "\u2066"}) == r'a\u009b="\u2066"'
     assert harmless("a\n\tb\x1b[31m\u202e\r") == "a\n\tb\ufffd[31m\ufffd\ufffd"
