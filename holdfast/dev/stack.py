@@ -10,7 +10,7 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TextIO
 import holdfast
 from holdfast.config import agents_yaml
 from holdfast.config.agents_yaml import AgentsFile
+from holdfast.config.mcp_json import load_mcp
 from holdfast.config.models_yaml import load_models
 from holdfast.dev import providers, secrets
 from holdfast.dev.leftovers import ProcessList
@@ -27,11 +28,15 @@ from holdfast.dev.postgres import Postgres
 from holdfast.dev.process import Child
 from holdfast.dev.temporal import Temporal
 from holdfast.domain.errors import ConfigurationError, Unavailable
+from holdfast.domain.mcp import tool_prefix
 from holdfast.domain.permissions import Role
 from holdfast.services.agents import Agents
 from holdfast.services.keys import Keys
 from holdfast.store.engine import Database, create_engine
 from holdfast.store.migrate import migrate
+from holdfast.tools.functions import tools_of_modules
+from holdfast.tools.http import http_request_tool
+from holdfast.tools.registry import ToolRegistry
 
 TENANT = "dev"
 PERSON = "dev"
@@ -47,7 +52,7 @@ _SOON_S = 30
 #: Between two tries to start a child again, in seconds: what it needs may itself be about to come back.
 _REST_S = 1
 
-#: The folder that `api` and `worker` stand in; children start there, so that no other package of these names is found.
+#: The folder that `api` and `worker` stand in; children look there first, so that they find no others of these names.
 _ROOT = Path(next(iter(holdfast.__path__))).parent
 
 
@@ -123,14 +128,14 @@ class DevStack:
             stack.enter_context(self._prepared())
             file, models, variables = await self._configuration(stack)
             stack.callback(self._stop_all)
-            await asyncio.gather(
+            await _together(
                 self._start("PostgreSQL", self._start_postgres), self._start("Temporal", self._start_temporal)
             )
             url = f"http://127.0.0.1:{self._options.port}"
             kept = secrets.load_or_make(self._data, url, self._addresses())
             await self._set_up_database(kept, file)
             environment = self._environment(kept, {**variables, "HOLDFAST_MODELS": str(file.models_path.resolve())})
-            await asyncio.gather(
+            await _together(
                 self._start("worker", self._worker(environment)), self._start("API", self._api(environment))
             )
             agents = [spec.name for spec in file.agents]
@@ -143,12 +148,7 @@ class DevStack:
             Unavailable: something ends again and again.
         """
         # Each for itself: a worker that starts needs the database, which may end meanwhile.
-        kept = [asyncio.create_task(self._keep(name, service)) for name, service in self._services.items()]
-        try:
-            await asyncio.gather(*kept)
-        finally:
-            for task in kept:
-                task.cancel()
+        await _together(*(self._keep(name, service) for name, service in self._services.items()))
 
     async def _keep(self, name: str, service: Service) -> None:
         while True:
@@ -197,6 +197,8 @@ class DevStack:
         file = agents_yaml.load_agents(self._options.agents)
         models = load_models(file.models_path, {**os.environ, **variables}, allow_demo=True)
         agents_yaml.check_aliases(file, models.aliases, models.unusable)
+        for warning in _tools_warnings(file):
+            self._say(f"warning: {warning}")
         return file, found, variables
 
     async def _start(self, name: str, launch: Launch) -> None:
@@ -256,7 +258,7 @@ class DevStack:
 
     def _environment(self, kept: secrets.DevSecrets, variables: dict[str, str]) -> dict[str, str]:
         options = self._options
-        python_path = os.pathsep.join(part for part in (os.getcwd(), os.environ.get("PYTHONPATH")) if part)
+        python_path = os.pathsep.join(part for part in (str(_ROOT), os.getcwd(), os.environ.get("PYTHONPATH")) if part)
         return {
             **{name: value for name, value in kept.environment.items() if name != _OWNER},
             "HOLDFAST_AGENTS": str(options.agents.resolve()),
@@ -269,7 +271,7 @@ class DevStack:
             # Whoever works here alone is nobody's flood.
             "HOLDFAST_REQUESTS_PER_MINUTE": os.environ.get("HOLDFAST_REQUESTS_PER_MINUTE") or "0",
             "SHOP_DATABASE": str(self._data / "shop.sqlite"),
-            # The children start in our folder; a user's tools are found where the user stands.
+            # A user's tools are found where the user stands.
             "PYTHONPATH": python_path,
             **variables,
         }
@@ -294,10 +296,9 @@ class DevStack:
     def _child(self, module: str, environment: dict[str, str]) -> Child:
         child = Child(
             module,
-            [sys.executable, "-m", module],
+            [sys.executable, "-P", "-m", module],
             log=self._logs / f"{module}.log",
             env=environment,
-            cwd=_ROOT,
             echo=self._options.verbose,
         )
         # Before it is ready, which takes a while: whatever ends us now, it is found and stopped.
@@ -313,6 +314,26 @@ class DevStack:
         self._temporal.stop()
         self._postgres.stop()
         self._processes.record([])
+
+
+def _tools_warnings(file: AgentsFile) -> list[str]:
+    """What the worker will say of tools and rules, before it is started."""
+    # A user's tools are found where the user stands, as they are by the worker.
+    sys.path.insert(0, os.getcwd())
+    tools = ToolRegistry([*tools_of_modules(file.tool_modules), http_request_tool()])
+    agents_yaml.check_tools(file, tools.described)
+    servers = [] if file.mcp_path is None else load_mcp(file.mcp_path, os.environ).servers
+    return agents_yaml.warnings(file, tools.described, [tool_prefix(server.name) for server in servers])
+
+
+async def _together(*work: Coroutine[None, None, None]) -> None:
+    """Until all is done, or one fails: then nothing is begun any more by the others."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def run(options: Options, say: Callable[[str], None], greet: Callable[[Running], None]) -> None:
