@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from holdfast.cli.agents_file import EXAMPLE, AgentsOption, agents_file
 from holdfast.cli.output import program
 
 if TYPE_CHECKING:
     from holdfast.dev.stack import Options, Running
-
-_EXAMPLE = Path("examples/shop/agents.yaml")
 
 
 def dev(
@@ -18,7 +17,7 @@ def dev(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The API's port.")] = 8000,
     temporal_port: Annotated[int, typer.Option(min=1, max=65535, help="Temporal's port.")] = 7233,
     temporal_ui_port: Annotated[int, typer.Option(min=1, max=65535, help="The Temporal UI's port.")] = 8233,
-    agents: Annotated[Path, typer.Option(help="The agents file.")] = _EXAMPLE,
+    agents: AgentsOption = None,
     verbose: Annotated[bool, typer.Option(help="Show the logs of worker and API.")] = False,
 ) -> None:
     """Run PostgreSQL, Temporal, the worker and the API on this machine, without Docker and without an API key."""
@@ -26,7 +25,7 @@ def dev(
 
     from holdfast.dev.stack import Options
 
-    options = Options(data, agents, port, temporal_port, temporal_ui_port, verbose)
+    options = Options(data, agents_file(agents), port, temporal_port, temporal_ui_port, verbose)
     asyncio.run(_run_until_stopped(options))
     typer.echo("stopped; everything is kept, and resumes at the next start")
 
@@ -78,6 +77,6 @@ def _greet(running: "Running", options: "Options") -> None:
 def _suggestions(running: "Running", options: "Options") -> list[str]:
     here = "" if options.data == Path(".holdfast") else f"HOLDFAST_DATA={options.data} "
     command = f"{here}{program()}"
-    if options.agents == _EXAMPLE:
+    if options.agents == EXAMPLE:
         return [f'{command} chat support "where is order 1042?"', f'{command} chat support "refund order 1042"']
     return [f"{command} chat {running.agents[0]}", f"{command} runs list"]
