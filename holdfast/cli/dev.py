@@ -65,7 +65,7 @@ def _greet(running: "Running", options: "Options") -> None:
     for name, value in (
         ("models", models),
         ("API", f"{running.url}/docs"),
-        ("Temporal UI", running.temporal_ui_url),
+        ("Temporal UI", f"{running.temporal_ui_url} (to have payloads opened there: {running.url}/codec/sign-in)"),
         ("key (tenant dev)", running.key),
         ("logs", options.data / "logs"),
         ("try", first),
