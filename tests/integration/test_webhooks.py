@@ -263,7 +263,7 @@ async def test_what_is_no_address_for_webhooks_is_refused(ada: Caller) -> None:
 async def test_on_the_command_line(ada: Caller) -> None:
     async with serving(http(410), TAKEN) as receiver:
         secret = (await said(ada, "webhooks", "create", receiver.url, "--event", "run.completed")).strip()
-        (webhook,) = json.loads(await said(ada, "webhooks", "list", "--json"))
+        (webhook,) = json.loads(await said(ada, "webhooks", "list", "--json"))["data"]
         await ada.ask("hello")
         (missed,) = await told(ada, webhook, "failed", 1)
         assert await said(ada, "webhooks", "enable", webhook["id"]) == f"enabled: {webhook['id']}\n"
