@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def dev(
-    data: Annotated[Path, typer.Option(help="Where the state is kept.")] = Path(".holdfast"),
+    data: Annotated[Path, typer.Option(envvar="HOLDFAST_DATA", help="Where the state is kept.")] = Path(".holdfast"),
     port: Annotated[int, typer.Option(min=1, max=65535, help="The API's port.")] = 8000,
     temporal_port: Annotated[int, typer.Option(min=1, max=65535, help="Temporal's port.")] = 7233,
     temporal_ui_port: Annotated[int, typer.Option(min=1, max=65535, help="The Temporal UI's port.")] = 8233,
