@@ -30,12 +30,13 @@ router = resource("/codec", "codec")
 _SIGNED_IN_S = 8 * 60 * 60
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Holdfast: payloads in the Temporal UI</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <style>body{{font:16px/1.5 system-ui;max-width:36rem;margin:4rem auto;padding:0 1rem}}</style>{body}</html>"""
 
 _FORM = """<h1>Open payloads in the Temporal UI</h1><form method="post" action="/codec/sign-in">
 <p><label>API key <input type="password" name="key" autocomplete="off" required autofocus></label>
 <button>Sign in</button></form>
-<p>It is kept in a cookie of this browser, for eight hours and for this purpose alone.</p>"""
+<p>One of an operator. It is kept in a cookie of this browser, for eight hours and for this purpose alone.</p>"""
 
 _DONE = """<h1>Signed in</h1><p>In the Temporal UI, open the codec settings (the glasses, top right), set the
 endpoint to this address, ending in <code>/codec</code>, and choose <em>Include cross-origin credentials</em>.</p>"""

@@ -1,7 +1,7 @@
 -- The roles and databases, made by the superuser at the first start on an empty volume, and never again: to change a
 -- password later, ALTER ROLE it here and change .env.
 --
---   temporal        Temporal's server: owns its two databases, and reaches no other
+--   temporal        Temporal's server: owns its two databases, and may read no other
 --   holdfast_owner  `holdfast migrate`: owns Holdfast's tables, and makes holdfast_app
 --   holdfast_app    the API and the worker: bound by row-level security; `holdfast migrate` makes it
 

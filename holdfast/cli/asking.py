@@ -50,8 +50,8 @@ def question(confirmation: dict[str, Any]) -> str:
     }.get(confirmation["kind"], f"{call} needs your confirmation.")
     arguments = [f"    {escaped(name)} = {as_json(value)}" for name, value in confirmation["arguments"].items()]
     asked = f"Asked for by {escaped(confirmation['requested_by'])}, since: {escaped(confirmation['rule'])}."
-    deadline = f"At {confirmation['deadline'][:19]} UTC: {confirmation['on_deadline']}."
-    return "\n".join([first, *arguments, f"{asked} {_who(confirmation)} {deadline}", keys(confirmation)])
+    deadline = f"If nobody does by {confirmation['deadline'][:19]} UTC: {confirmation['on_deadline']}."
+    return "\n".join([first, *arguments, asked, f"{_who(confirmation)} {deadline}", keys(confirmation)])
 
 
 def keys(confirmation: dict[str, Any]) -> str:
@@ -60,9 +60,9 @@ def keys(confirmation: dict[str, Any]) -> str:
 
 
 def _who(confirmation: dict[str, Any]) -> str:
-    roles = ", ".join(map(escaped, confirmation["approvers"]))
-    who = f"Needs the role {roles}" if roles else "Whoever may decide"
-    return f"{who}{', but not who asked' if confirmation['four_eyes'] else ''}."
+    roles = " or ".join(map(escaped, confirmation["approvers"]))
+    who = f"Whoever has the role {roles}" if roles else "Whoever may decide"
+    return f"{who}{', except who asked,' if confirmation['four_eyes'] else ''} can answer."
 
 
 def time_left(deadline: str, now: datetime) -> str:

@@ -3,16 +3,13 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from holdfast.cli.agents_file import AgentsArgument, agents_file
 
-def check(
-    agents: Annotated[Path, typer.Argument(envvar="HOLDFAST_AGENTS", help="The agents file.")] = Path(
-        "examples/shop/agents.yaml"
-    ),
-) -> None:
+
+def check(agents: AgentsArgument = None) -> None:
     """Validate every configuration file, naming file, line, key and mend."""
     from holdfast.config import agents_yaml
     from holdfast.config.mcp_json import load_mcp
@@ -26,7 +23,7 @@ def check(
 
     # A user's tools are found where the user stands, as they are by the worker.
     sys.path.insert(0, str(Path.cwd()))
-    file = agents_yaml.load_agents(agents)
+    file = agents_yaml.load_agents(agents_file(agents))
     # The variable that `holdfast dev` would set, so that a file which has the demo model can be checked without it.
     models = load_models(
         file.models_path, {"HOLDFAST_DEMO_MODEL_URL": "http://127.0.0.1", **os.environ}, allow_demo=True

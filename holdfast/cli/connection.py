@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from holdfast.domain.errors import ConfigurationError, HoldfastError, Unavailable
+from holdfast.domain.errors import ConfigurationError, HoldfastError, InvalidInput, Unavailable
 
 #: Where `holdfast dev` leaves its address and key.
 _DEV_FILE = Path(".holdfast/dev.json")
@@ -24,11 +24,12 @@ _AGAIN_S = (0.5, 1, 2, 4, 8)
 
 
 class Refused(HoldfastError):
-    """The API answered with a problem; the text is its detail."""
+    """The API answered with a problem; the text is its detail. `will_pass`: a part of it is away for now."""
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, *, will_pass: bool = False) -> None:
         super().__init__(detail)
         self.status = status
+        self.will_pass = will_pass
 
 
 class Api:
@@ -64,6 +65,11 @@ class Api:
                     break
             except httpx.TransportError:
                 was_sent = True
+            except Refused as refused:
+                # It may be stored: the database can go away as it commits.
+                if not refused.will_pass:
+                    raise
+                was_sent = True
             time.sleep(again_s)
         return self.post(path, body, headers)
 
@@ -82,9 +88,9 @@ class Api:
         import httpx
 
         try:
-            with self._client.stream("GET", path, params=parameters, timeout=_SILENCE_S) as response:
+            with self._client.stream("GET", _escaped(path), params=parameters, timeout=_SILENCE_S) as response:
                 if response.is_error:
-                    raise Refused(response.status_code, _detail(response.read().decode(), response.status_code))
+                    raise _refused(response.read().decode(), response.status_code)
                 on_open()
                 yield from _parsed(response.iter_lines())
         except httpx.TransportError as error:
@@ -101,10 +107,22 @@ class Api:
             ) from None
 
     def _answer(self, method: str, path: str, **request: Any) -> Any:
-        response = self._client.request(method, path, **request)
+        response = self._client.request(method, _escaped(path), **request)
         if response.is_error:
-            raise Refused(response.status_code, _detail(response.text, response.status_code))
-        return response.json() if response.content else None
+            raise _refused(response.text, response.status_code)
+        try:
+            return response.json() if response.content else None
+        except ValueError:
+            raise Unavailable(f"What answers at {self._url} is not the API: not JSON, at {path}.") from None
+
+
+def _escaped(path: str) -> str:
+    """A path whose ids were typed by somebody: none of them leads to another one."""
+    from urllib.parse import quote
+
+    if ".." in path.split("/"):
+        raise InvalidInput("id", f"{path!r} is no path of the API.")
+    return quote(path, safe="/:")
 
 
 def _parsed(lines: Iterator[str]) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -118,11 +136,12 @@ def _parsed(lines: Iterator[str]) -> Iterator[tuple[int, str, dict[str, Any]]]:
             fields = {}
 
 
-def _detail(text: str, status: int) -> str:
+def _refused(text: str, status: int) -> Refused:
     try:
-        return str(json.loads(text)["detail"])
-    except (ValueError, KeyError, TypeError):
-        return f"the API answered with status {status}"
+        problem = json.loads(text)
+        return Refused(status, str(problem["detail"]), will_pass=problem.get("title") == "Unavailable")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Refused(status, f"the API answered with status {status}")
 
 
 def _address() -> tuple[str, str]:
@@ -134,6 +153,11 @@ def _address() -> tuple[str, str]:
             "HOLDFAST_URL and HOLDFAST_API_KEY: are not set, and no `holdfast dev` has run in this folder; "
             "set them, or run `holdfast dev`"
         )
+    if not url.startswith(("http://", "https://")):
+        raise ConfigurationError(f"HOLDFAST_URL: {url!r} is no address; write it like http://127.0.0.1:8000")
+    # A header can't hold it otherwise, and whoever complains of that quotes it.
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise ConfigurationError("HOLDFAST_API_KEY: is not a key; set it to one that `holdfast keys create` printed")
     return url, key
 
 

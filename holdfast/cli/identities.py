@@ -46,10 +46,11 @@ def list_identities(as_json: AsJson = False) -> None:
     """Show what is linked, by principal."""
     from holdfast.cli.connection import Api
 
-    found = Api().get("/v1/identities")["data"]
+    page = Api().get("/v1/identities")
     if as_json:
-        return show_json(found)
+        return show_json(page)
     rows = [
-        [one["principal"], one["kind"], one["subject"], ", ".join(one["roles"]), one["created_at"]] for one in found
+        [one["principal"], one["kind"], one["subject"], ", ".join(one["roles"]), one["created_at"]]
+        for one in page["data"]
     ]
     show_table("linked identities", ["principal", "kind", "subject", "roles", "since"], rows)

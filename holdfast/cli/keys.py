@@ -40,11 +40,13 @@ def list_keys(limit: Limit = 20, as_json: AsJson = False) -> None:
     """Show the keys of your tenant, newest first; never the keys themselves."""
     from holdfast.cli.connection import Api
 
-    found = Api().get("/v1/keys", limit=limit)["data"]
+    page = Api().get("/v1/keys", limit=limit)
     if as_json:
-        return show_json(found)
+        return show_json(page)
     columns = ["id", "person", "roles", "status", "expires_at", "last_used_at", "created_by"]
-    rows = [[", ".join(key["roles"]) if name == "roles" else key[name] or "" for name in columns] for key in found]
+    rows = [
+        [", ".join(key["roles"]) if name == "roles" else key[name] or "" for name in columns] for key in page["data"]
+    ]
     show_table("keys", ["key", "person", "roles", "status", "expires", "last used", "made by"], rows)
 
 

@@ -1,6 +1,7 @@
 """`holdfast`: the command line. Nothing heavy is imported at the top, so that `--help` answers in under a second."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -28,6 +29,15 @@ from holdfast.cli import (
 from holdfast.domain.errors import ConfigurationError, HoldfastError
 from holdfast.secrecy import logs
 
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        typer.echo(f"holdfast {version('holdfast')}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="holdfast",
     help="AI agents as durable workflows.",
@@ -35,6 +45,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def _every(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """AI agents as durable workflows."""
+
+
 app.command()(dev.dev)
 app.command()(chat.chat)
 app.add_typer(confirmations.app, name="confirmations")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from holdfast.cli.agents_file import AgentsOption, agents_file
 from holdfast.cli.output import AsJson, show_json, show_table
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ def _group() -> None:
 
 @app.command("list")
 def list_models(
-    agents: Annotated[
-        Path, typer.Option(envvar="HOLDFAST_AGENTS", help="The agents file, which names the models file.")
-    ] = Path("examples/shop/agents.yaml"),
+    agents: AgentsOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Every deployment, in the order in which an alias tries them, and what keeps it from being used here."""
@@ -36,7 +35,7 @@ def list_models(
 
     # The demo model's variable is set by `holdfast dev` alone; without it, a file that has nothing else is refused.
     environ = {"HOLDFAST_DEMO_MODEL_URL": "http://127.0.0.1", **os.environ}
-    models = load_models(agents_yaml.load_agents(agents).models_path, environ, allow_demo=True)
+    models = load_models(agents_yaml.load_agents(agents_file(agents)).models_path, environ, allow_demo=True)
     deployments = _deployments(models)
     if as_json:
         return show_json({"object": "list", "data": deployments})
@@ -55,9 +54,7 @@ def list_models(
 @app.command("test")
 def probe_models(
     alias: Annotated[str | None, typer.Argument(help="Only the deployments of this alias.")] = None,
-    agents: Annotated[
-        Path, typer.Option(envvar="HOLDFAST_AGENTS", help="The agents file, which names the models file.")
-    ] = Path("examples/shop/agents.yaml"),
+    agents: AgentsOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Make one real call to each deployment: what came back, how long it took, what it cost. Not one may fail."""
@@ -66,7 +63,7 @@ def probe_models(
 
     # What failed stands in the table.
     logging.getLogger("holdfast").addHandler(logging.NullHandler())
-    results = asyncio.run(_results(agents, alias))
+    results = asyncio.run(_results(agents_file(agents), alias))
     if as_json:
         show_json({"object": "list", "data": results})
     else:

@@ -16,8 +16,11 @@ from holdfast.domain.errors import InvalidInput
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[int, typer.Option(help="How many at most.", min=1, max=100)]
 
-#: The width of a table that goes to a file or a pipe, in columns.
-_PIPE_WIDTH = 240
+
+_GAP = "  "
+
+#: No column of a table is made narrower than this, in characters; its lines are rather broken.
+_LEAST = 8
 
 
 def program() -> str:
@@ -37,22 +40,36 @@ def show_json(value: Any) -> None:
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table, or one line that says that there is nothing to show."""
+    from rich.cells import cell_len
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     if not rows:
         typer.echo(f"No {title}.")
         return
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        # As plain text: what a model or a user wrote must not be taken for markup.
-        table.add_row(*(Text(" ".join(str(cell).split())) for cell in row))
+    # What a model or a user wrote is one line, and nothing that a terminal would obey.
+    lines = [list(columns), *([escaped(" ".join(str(cell).split())) for cell in row] for row in rows)]
+    widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
     console = Console()
     # A pipe has no width; what is cut for a terminal is whole for a program.
-    (console if console.is_terminal else Console(width=_PIPE_WIDTH)).print(table)
+    if console.is_terminal:
+        _narrow(widths, console.width)
+    for line in lines:
+        typer.echo(_GAP.join(map(_cut, line, widths)).rstrip())
+
+
+def _narrow(widths: list[int], room: int) -> None:
+    """Take from the widest columns until there is room; never from the first: an id is of use only whole."""
+    while sum(widths) + len(_GAP) * (len(widths) - 1) > room:
+        widest = max(range(len(widths)), key=lambda number: widths[number] if number else 0)
+        if widest == 0 or widths[widest] <= _LEAST:
+            return
+        widths[widest] -= 1
+
+
+def _cut(cell: str, width: int) -> str:
+    from rich.cells import cell_len, set_cell_size
+
+    return set_cell_size(cell, width) if cell_len(cell) <= width else f"{set_cell_size(cell, width - 1)}…"
 
 
 def read_object(text: str) -> dict[str, Any]:

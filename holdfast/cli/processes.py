@@ -24,11 +24,8 @@ def pool() -> None:
 def _become(module: str) -> NoReturn:
     import holdfast
 
-    # `python -m` from our folder: another installed package may be called `api` or `worker`, too.
-    here, root = Path.cwd(), Path(next(iter(holdfast.__path__))).parent
-    os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (str(here), os.environ.get("PYTHONPATH")) if part)
-    for variable in ("HOLDFAST_AGENTS", "HOLDFAST_MODELS"):
-        if path := os.environ.get(variable):
-            os.environ[variable] = str((here / path).resolve())
-    os.chdir(root)
-    os.execv(sys.executable, [sys.executable, "-m", module])
+    # `-P`, and our folder first: another package, installed or here, may be called `api` or `worker`, too.
+    root, here = Path(next(iter(holdfast.__path__))).parent, Path.cwd()
+    path = (str(root), str(here), os.environ.get("PYTHONPATH"))
+    os.environ["PYTHONPATH"] = os.pathsep.join(part for part in path if part)
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module])

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from holdfast.cli.connection import Api
-from holdfast.cli.output import AsJson, Limit, one_line, read_object, show_json, show_table
+from holdfast.cli.output import AsJson, Limit, harmless, one_line, read_object, show_json, show_table
 
 app = typer.Typer(help="What became of messages.", no_args_is_help=True)
 
@@ -48,7 +48,8 @@ def show_run(run_id: str, as_json: AsJson = False) -> None:
     usage = run["usage"]
     cost = "unpriced" if usage["cost_usd"] is None else f"${usage['cost_usd']}"
     typer.echo(f"usage         {usage['prompt_tokens']} + {usage['completion_tokens']} tokens, {cost}")
-    typer.echo(f"reply         {run['reply'] or '(none yet)'}")
+    none = "(none)" if run["completed_at"] else "(none yet)"
+    typer.echo(f"reply         {harmless(run['reply'] or none)}")
     if run["links"]["temporal"]:
         typer.echo(f"temporal      {run['links']['temporal']}")
 

@@ -40,8 +40,12 @@ def lift(agent: Agent = None, tenant: Tenant = None, everything: Everything = Fa
     if not tenant and not everything:
         from holdfast.cli.connection import Api
 
-        return _show([Api().delete(f"/v1/switches/{_scope_in_path(agent)}")], as_json=as_json)
-    _show([_in_database(agent, tenant, everything=everything, reason=None)], as_json=as_json)
+        was = Api().delete(f"/v1/switches/{_scope_in_path(agent)}")
+    else:
+        was = _in_database(agent, tenant, everything=everything, reason=None)
+    if as_json:
+        return show_json(was)
+    typer.echo(f"lifted: {was['scope']}, which {was['thrown_by']} had thrown: {was['reason']}")
 
 
 def switches(as_json: AsJson = False) -> None:
@@ -98,6 +102,6 @@ def _database_url(*, is_owner: bool) -> str:
 
 def _show(found: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
-        return show_json(found)
+        return show_json({"object": "list", "data": found})
     rows = [[one["scope"], one["thrown_at"], one["thrown_by"], one["reason"]] for one in found]
     show_table("switches", _COLUMNS, rows)

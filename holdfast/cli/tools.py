@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from holdfast.cli.agents_file import AgentsOption, agents_file
 from holdfast.cli.output import AsJson, show_json, show_table
 from holdfast.domain.errors import HoldfastError
 
@@ -18,12 +19,7 @@ if TYPE_CHECKING:
     from holdfast.tools.registry import Tool, ToolRegistry
     from holdfast.tools.run import Outcome
 
-AgentsFile = Annotated[
-    Path, typer.Option("--agents", envvar="HOLDFAST_AGENTS", help="The agents file, which names the tools.")
-]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
-
-_AGENTS = Path("examples/shop/agents.yaml")
 
 #: How long servers have to answer; `npx` may download one first.
 _WAIT_S = 60.0
@@ -44,11 +40,11 @@ def _group() -> None:
 
 
 @app.command("list")
-def list_tools(agents: AgentsFile = _AGENTS, as_json: AsJson = False) -> None:
+def list_tools(agents: AgentsOption = None, as_json: AsJson = False) -> None:
     """Every tool, where it is from, and whether it can be used. Connects to the MCP servers."""
     import asyncio
 
-    asyncio.run(_list(agents, as_json))
+    asyncio.run(_list(agents_file(agents), as_json))
 
 
 @app.command("call")
@@ -56,24 +52,24 @@ def call_tool(
     name: Annotated[str, typer.Argument(help="The tool's name.")],
     arguments: Annotated[str, typer.Argument(help="Its arguments, as a JSON object.")] = "{}",
     yes: Yes = False,
-    agents: AgentsFile = _AGENTS,
+    agents: AgentsOption = None,
 ) -> None:
     """Run one tool here and now, and print its result. No policy is asked, and nothing is recorded."""
     import asyncio
 
-    asyncio.run(_call(agents, name, arguments, yes))
+    asyncio.run(_call(agents_file(agents), name, arguments, yes))
 
 
 @app.command()
 def accept(
     names: Annotated[list[str] | None, typer.Argument(help="The tools; without any, all of them.")] = None,
     yes: Yes = False,
-    agents: AgentsFile = _AGENTS,
+    agents: AgentsOption = None,
 ) -> None:
     """Accept tools of MCP servers as they are now: shows what is new and what has changed, and asks."""
     import asyncio
 
-    asyncio.run(_accept(agents, names or [], yes))
+    asyncio.run(_accept(agents_file(agents), names or [], yes))
 
 
 @dataclass(frozen=True)

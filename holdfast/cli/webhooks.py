@@ -30,10 +30,10 @@ def list_webhooks(limit: Limit = 20, as_json: AsJson = False) -> None:
     """Show the webhooks of your tenant, newest first; never their secrets."""
     from holdfast.cli.connection import Api
 
-    found = Api().get("/v1/webhooks", limit=limit)["data"]
+    page = Api().get("/v1/webhooks", limit=limit)
     if as_json:
-        return show_json(found)
-    rows = [[one["id"], one["disabled_why"] or "enabled", one["url"], ", ".join(one["events"])] for one in found]
+        return show_json(page)
+    rows = [[one["id"], one["disabled_why"] or "enabled", one["url"], ", ".join(one["events"])] for one in page["data"]]
     show_table("webhooks", ["webhook", "state", "url", "events"], rows)
 
 
@@ -78,11 +78,11 @@ def deliveries(
     """Show what a webhook was told, and is to be told, newest first."""
     from holdfast.cli.connection import Api
 
-    found = Api().get(f"/v1/webhooks/{webhook_id}/deliveries", status=status, limit=limit)["data"]
+    page = Api().get(f"/v1/webhooks/{webhook_id}/deliveries", status=status, limit=limit)
     if as_json:
-        return show_json(found)
+        return show_json(page)
     columns = ["id", "type", "run_id", "status", "attempts", "last_error", "next_attempt_at"]
-    rows = [[one[name] if one[name] is not None else "" for name in columns] for one in found]
+    rows = [[one[name] if one[name] is not None else "" for name in columns] for one in page["data"]]
     show_table("deliveries", ["delivery", "event", "run", "status", "attempts", "error", "next attempt"], rows)
 
 

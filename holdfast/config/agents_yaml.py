@@ -107,14 +107,20 @@ def warnings(file: AgentsFile, tools: Mapping[str, Described], later: Iterable[s
     """A line for each rule that does not do what it seems to.
 
     One that can match nothing, because no tool has such a name; one whose expression looks at an argument that the tool
-    does not have, so that a person is always asked; one that overrules a tool's author.
+    does not have, so that a person is always asked; one that overrules a tool's author; one for `http_request` where no
+    host is allowed.
 
     Args:
         file: the agents.
         tools: those that are known.
         later: what the names of those begin with that are not known yet, such as `mcp__github__`.
     """
-    return [*_idle(file, list(tools), list(later)), *_misled(file, tools), *_overruling(file, tools)]
+    return [
+        *_idle(file, list(tools), list(later)),
+        *_misled(file, tools),
+        *_overruling(file, tools),
+        *_reaching_nothing(file),
+    ]
 
 
 def _matches(file: AgentsFile, tools: Mapping[str, Described]) -> Iterator[tuple[AgentSpec, ToolRule, str, Described]]:
@@ -138,6 +144,14 @@ def _overruling(file: AgentsFile, tools: Mapping[str, Described]) -> Iterator[st
         if rule.is_explicit and described.declaration.confirm == "always":
             key = ("agents", agent.name, "tools", rule.pattern)
             yield str(file.source.mistake(key, f"lets {tool} run unconfirmed, which its author wants confirmed"))
+
+
+def _reaching_nothing(file: AgentsFile) -> Iterator[str]:
+    for agent in file.agents:
+        rule = next((rule for rule in agent.tools if rule.pattern == "http_request"), None)
+        if rule is not None and rule.verdict != "deny" and not agent.http.allow:
+            key = ("agents", agent.name, "tools", "http_request")
+            yield str(file.source.mistake(key, "reaches nothing", "name hosts under http.allow"))
 
 
 def _idle(file: AgentsFile, known: list[str], prefixes: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from holdfast.config.messages import Key, Mistake, configuration_error
+from holdfast.config.messages import Key, Mistake, configuration_error, did_you_mean
 
 _DATE_TAG = "tag:yaml.org,2002:timestamp"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
@@ -77,7 +77,9 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise configuration_error([Mistake(str(path), f"can't be read: {error.strerror}")]) from None
+        siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        mend = did_you_mean(path.name, siblings)
+        raise configuration_error([Mistake(str(path), f"can't be read: {error.strerror}", mend)]) from None
     except UnicodeDecodeError:
         raise configuration_error([Mistake(str(path), "is not UTF-8 text", "save it as UTF-8")]) from None
 

@@ -1,7 +1,8 @@
 """The demo model: an OpenAI-compatible server without a model, so that `holdfast dev` does its job without an API key.
 
 It picks a tool by the words it shares with the message, fills the arguments from the message, and puts results into a
-sentence. It says in every reply that it is a demo. `holdfast.config.models_yaml` refuses it outside of `holdfast dev`.
+sentence; asked for JSON, it makes up the least that fits. It says in every reply that it is a demo.
+`holdfast.config.models_yaml` refuses it outside of `holdfast dev`.
 """
 
 import json
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from holdfast.llm.openai_wire import Answer, Call, completion, count_tokens, events
+from holdfast.llm.structured import INSTRUCTION
 
 MODEL = "holdfast-demo"
 
@@ -31,6 +33,9 @@ _HUMAN = re.compile(
     r"\b(?:human|ai|bot|robot|person|machine|real)\b",
     re.IGNORECASE | re.DOTALL,
 )
+
+#: A list that is made up has no more items than this.
+_MOST_ITEMS = 100
 
 #: A number with more digits than this names nothing.
 _MOST_DIGITS = 15
@@ -68,14 +73,44 @@ def respond(body: dict[str, Any]) -> Answer:
     messages = body["messages"]
     tools = [tool["function"] for tool in body.get("tools") or ()]
     calls: list[Call] = []
-    if messages[-1]["role"] == "tool":
+    schema = _schema_in(messages)
+    if schema is not None:
+        text = json.dumps(_sample(schema))
+    elif messages[-1]["role"] == "tool":
         text = _about_results(list(_latest_results(messages)))
     else:
         asked = _text_of(messages[-1])
         text, calls = _about_request(asked, tools, may_call=body.get("tool_choice") != "none")
-    marked = f"{MARK} {text}" if text else ""
+    marked = f"{MARK} {text}" if text and schema is None else text
     said = count_tokens(marked or [call.arguments for call in calls])
     return Answer(MODEL, marked, calls, count_tokens([messages, tools]), said)
+
+
+def _schema_in(messages: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The JSON Schema that the answer is to fit, as `holdfast.llm.structured` says it; None: it may be any text."""
+    said = (_text_of(message) for message in messages if message["role"] == "system")
+    found = next((text.partition(INSTRUCTION)[2] for text in said if text.startswith(INSTRUCTION)), None)
+    return None if found is None else json.loads(found)
+
+
+def _sample(schema: Any) -> Any:
+    """The least that fits a schema, if it is a simple one."""
+    if not isinstance(schema, dict):
+        return MARK
+    if "const" in schema or schema.get("enum"):
+        return schema["const"] if "const" in schema else schema["enum"][0]
+    match schema.get("type"):
+        case "object":
+            parts = schema.get("properties", {})
+            return {name: _sample(parts.get(name)) for name in schema.get("required", [])}
+        case "array":
+            return [_sample(schema.get("items"))] * min(schema.get("minItems", 0), _MOST_ITEMS)
+        case "integer" | "number":
+            return schema.get("minimum", 0)
+        case "boolean" | "null" as kind:
+            return {"boolean": False, "null": None}[kind]
+        case _:
+            return MARK
 
 
 def _about_request(asked: str, tools: list[dict[str, Any]], *, may_call: bool) -> tuple[str, list[Call]]:

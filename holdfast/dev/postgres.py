@@ -78,15 +78,18 @@ class Postgres:
             self.child.stop(timeout_s=20)
         if self._socket_folder != self._data:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
+            self._socket_folder = self._data
 
     def _prepare(self) -> None:
         self._data.mkdir(parents=True, exist_ok=True)
         if self._user is not None:
             self._hand_to(self._user)
         self._data.chmod(0o700)
-        if len(str(self._data)) > _MAX_SOCKET_PATH:
+        if len(str(self._data)) > _MAX_SOCKET_PATH and self._socket_folder == self._data:
+            # Once: whoever is connected finds the server there again when it was started anew.
             self._socket_folder = Path(tempfile.mkdtemp(prefix="holdfast-pg-"))
-            self._socket_folder.chmod(0o777)
+            if self._user is not None:
+                self._give(self._socket_folder, self._user)
         if not (self._data / "PG_VERSION").exists():
             self._initialise()
 
@@ -96,8 +99,12 @@ class Postgres:
         for folder in (PROGRAMS, PROGRAMS.parent / "lib"):
             wheel.ensure_prefix_permissions(folder)
             wheel.ensure_folder_permissions(folder, 0o055)
+        self._give(self._data, user)
+
+    @staticmethod
+    def _give(folder: Path, user: str) -> None:
         entry = pwd.getpwnam(user)
-        os.chown(self._data, entry.pw_uid, entry.pw_gid)
+        os.chown(folder, entry.pw_uid, entry.pw_gid)
 
     def _initialise(self) -> None:
         command = [str(PROGRAMS / "initdb"), "--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "-U", "postgres"]
@@ -105,8 +112,9 @@ class Postgres:
             [*command, "-D", str(self._data)], user=self._user, capture_output=True, text=True, check=False
         )
         if made.returncode != 0:
+            # Its first line says what is wrong; what follows are details and hints.
             raise Unavailable(
-                f"PostgreSQL can't make its data folder: {(made.stderr.strip().splitlines() or ['?'])[-1]}"
+                f"PostgreSQL can't make its data folder: {(made.stderr.strip().splitlines() or ['?'])[0]}"
             )
 
     def _accepts(self) -> bool:

@@ -61,7 +61,7 @@ class Child:
         """Wait for a condition.
 
         Raises:
-            Unavailable: the process ended, or the time ran out; the text quotes the last lines of its log.
+            Unavailable: the process ended, or the time ran out, and it was killed; the text quotes its log's last line.
         """
         deadline = asyncio.get_running_loop().time() + timeout_s
         while not await asyncio.to_thread(is_ready):
@@ -69,6 +69,8 @@ class Child:
             if code is not None:
                 raise Unavailable(f"{self.name} ended with code {code} while starting: {self.last_words()}")
             if asyncio.get_running_loop().time() > deadline:
+                # Whoever gives up on it starts another one, and must not have two.
+                self.kill()
                 raise Unavailable(f"{self.name} was not ready after {timeout_s:.0f} s: {self.last_words()}")
             await asyncio.sleep(_POLL_S)
 

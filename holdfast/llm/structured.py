@@ -17,6 +17,9 @@ from holdfast.domain.messages import ChatMessage
 #: How often an answer is sent back with what is wrong with it.
 MAX_REPAIRS = 2
 
+#: What stands before the schema in the prompt.
+INSTRUCTION = "Answer with one JSON value that is valid under this JSON Schema, and nothing else:\n"
+
 #: A block of its own, to the fence on a line of its own: no JSON has a line that begins with a fence.
 _BLOCK = re.compile(r"^[ \t]*```[\w-]*[ \t]*\n(.*?)\n[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
 _FENCED = re.compile(r"```(.*)```", re.DOTALL)
@@ -65,8 +68,7 @@ class Schema:
 
 def instructed(messages: Sequence[ChatMessage], schema: Schema) -> list[ChatMessage]:
     """The conversation, and what its answer must look like."""
-    wanted = f"Answer with one JSON value that is valid under this JSON Schema, and nothing else:\n{schema.text}"
-    return [*messages, {"role": "system", "content": wanted}]
+    return [*messages, {"role": "system", "content": f"{INSTRUCTION}{schema.text}"}]
 
 
 def sent_back(answer: str, malformed: Malformed) -> list[ChatMessage]:

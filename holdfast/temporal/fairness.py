@@ -6,13 +6,19 @@ to come; otherwise none of it comes before one of the queue's partitions has giv
 """
 
 import asyncio
+import contextlib
 import uuid
 from datetime import timedelta
 
 from temporalio.api.command.v1 import Command, CompleteWorkflowExecutionCommandAttributes
+from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import CommandType
 from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import PollWorkflowTaskQueueRequest, RespondWorkflowTaskCompletedRequest
+from temporalio.api.workflowservice.v1 import (
+    DeleteWorkflowExecutionRequest,
+    PollWorkflowTaskQueueRequest,
+    RespondWorkflowTaskCompletedRequest,
+)
 from temporalio.client import Client
 from temporalio.common import Priority
 from temporalio.service import RPCError
@@ -21,6 +27,9 @@ from holdfast.domain.errors import Unavailable
 
 _WORKFLOW = "HoldfastDoctor"
 _MUCH, _LITTLE = 80, 12
+
+#: The workflows: under which key, and the number there.
+_ALL = (*(("much", one) for one in range(_MUCH)), *(("little", one) for one in range(_LITTLE)))
 
 #: How many come first. Each partition (there are four by default) has about twenty of the much.
 _FIRST = 8
@@ -40,25 +49,44 @@ async def is_fair(client: Client) -> bool:
     queue = f"holdfast-doctor-{uuid.uuid4().hex[:12]}"
     try:
         async with asyncio.timeout(_PATIENCE_S):
-            for key, number in (("much", _MUCH), ("little", _LITTLE)):
-                await asyncio.gather(*(_start(client, queue, key, one) for one in range(number)))
-            came = [await _next(client, queue) for _ in range(_MUCH + _LITTLE)]
+            for kind in ("much", "little"):
+                await asyncio.gather(*(_start(client, queue, key, one) for key, one in _ALL if key == kind))
+            came = [await _next(client, queue) for _ in _ALL]
     except TimeoutError:
-        raise Unavailable(f"Temporal did not hand out {_MUCH + _LITTLE} tasks in {_PATIENCE_S} s.") from None
+        raise Unavailable(f"Temporal did not hand out {len(_ALL)} tasks in {_PATIENCE_S} s.") from None
     except RPCError as error:
         raise Unavailable(f"Temporal refuses the call: {error.status.name}.") from error
+    await _forget(client, queue)
     return "little" in came[:_FIRST]
 
 
 async def _start(client: Client, queue: str, key: str, number: int) -> None:
     await client.start_workflow(
         _WORKFLOW,
-        id=f"{queue}-{key}-{number}",
+        id=_id(queue, key, number),
         task_queue=queue,
         priority=Priority(fairness_key=key),
         # Nothing of it is to stay open if this ends early.
         execution_timeout=timedelta(seconds=_PATIENCE_S),
     )
+
+
+async def _forget(client: Client, queue: str) -> None:
+    """Leave nothing of it in anybody's lists, where that is allowed."""
+    with contextlib.suppress(RPCError, TimeoutError):
+        async with asyncio.timeout(_POLL_S):
+            await asyncio.gather(*(_delete(client, queue, key, one) for key, one in _ALL))
+
+
+async def _delete(client: Client, queue: str, key: str, number: int) -> None:
+    execution = WorkflowExecution(workflow_id=_id(queue, key, number))
+    await client.workflow_service.delete_workflow_execution(
+        DeleteWorkflowExecutionRequest(namespace=client.namespace, workflow_execution=execution)
+    )
+
+
+def _id(queue: str, key: str, number: int) -> str:
+    return f"{queue}-{key}-{number}"
 
 
 async def _next(client: Client, queue: str) -> str:

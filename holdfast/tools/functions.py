@@ -127,8 +127,11 @@ def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:  # a tool's module is the user's code: whatever it raises is a mistake to be named
+        # It, or the package that it is to be in; not something that it imports.
+        is_missing = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
+        mend = "; it must be below the folder that you stand in, or installed" if is_missing else ""
         raise ConfigurationError(
-            f"tools: module {name!r} can't be imported: {type(error).__name__}: {error}"
+            f"tools: module {name!r} can't be imported: {type(error).__name__}: {error}{mend}"
         ) from error
 
 

@@ -149,15 +149,24 @@ def test_the_first_minute_survives_a_kill_of_everything(machine: Machine) -> Non
     ] == []
 
 
-def test_a_child_that_is_killed_is_started_again(machine: Machine) -> None:
+def test_children_that_are_killed_are_started_again_each_for_itself(machine: Machine) -> None:
     machine.start()
     assert machine.dev is not None
     children = psutil.Process(machine.dev.pid).children()
     (worker,) = [child for child in children if child.cmdline()[-2:] == ["-m", "worker"]]
+    (postgres,) = [child for child in children if child.name() == "postgres"]
+    # While the worker starts again, what it needs is gone.
     worker.kill()
+    while "worker ended" not in machine.said():
+        psutil.wait_procs([psutil.Process(machine.dev.pid)], timeout=0.05)
+    postgres.kill()
 
+    while machine.said().count("PostgreSQL started") < 2:
+        psutil.wait_procs([psutil.Process(machine.dev.pid)], timeout=0.1)
     assert "in transit" in machine.ask("chat", "support", "where is order 1042?")
-    assert "worker ended with code -9; starting it again" in machine.said()
+    for name in ("worker", "PostgreSQL"):
+        assert f"{name} ended with code -9; starting it again" in machine.said()
+    assert machine.said().count("worker started") == 2
 
 
 def api(machine: Machine) -> httpx.Client:

@@ -248,6 +248,7 @@ async def test_the_switch_for_everything_is_the_operators(
     finally:
         lifted = await holdfast("lift", "--all")
     assert lifted.returncode == 0, lifted.stderr
+    assert lifted.stdout == "lifted: all, which operator olga had thrown: it writes nonsense\n"
     assert [
         row["outcome"] for row in await stage.rows("SELECT * FROM audit WHERE subject_id = 'all' ORDER BY audit_id")
     ] == [

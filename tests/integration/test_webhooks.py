@@ -292,7 +292,7 @@ async def test_a_tenant_has_twenty_at_most_also_of_those_that_are_made_at_once(a
 async def test_on_the_command_line(ada: Caller) -> None:
     async with serving(http(410), TAKEN) as receiver:
         secret = (await said(ada, "webhooks", "create", receiver.url, "--event", "run.completed")).strip()
-        (webhook,) = json.loads(await said(ada, "webhooks", "list", "--json"))
+        (webhook,) = json.loads(await said(ada, "webhooks", "list", "--json"))["data"]
         await ada.ask("hello")
         (missed,) = await told(ada, webhook, "failed", 1)
         assert await said(ada, "webhooks", "enable", webhook["id"]) == f"enabled: {webhook['id']}\n"

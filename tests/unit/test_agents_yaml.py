@@ -313,6 +313,13 @@ def test_a_rule_that_overrules_an_author_is_warned_of() -> None:
     assert "lets refund_order run unconfirmed, which its author wants confirmed" in warning
 
 
+def test_http_requests_that_reach_no_host_are_warned_of() -> None:
+    text = AGENT + "    tools: {http_request: confirm}\n"
+    (warning,) = warnings(load_agents(written(text)), tools("http_request"))
+    assert warning.endswith("agents.support.tools.http_request: reaches nothing; name hosts under http.allow")
+    assert warnings(load_agents(written(text + "    http: {allow: [example.com]}\n")), tools("http_request")) == []
+
+
 def test_a_rule_that_would_loosen_what_an_author_declared_is_refused() -> None:
     text = AGENT + "    tools:\n      refund_order: {confirm: always, effect: read, timeout: 2m}\n"
     file = load_agents(written(text))

@@ -12,6 +12,7 @@ from holdfast.cli.asking import Answer, Later, Unclear, question, time_left, und
 from holdfast.cli.following import Told
 from holdfast.cli.output import harmless, one_line
 from holdfast.cli.screen import Plain
+from holdfast.domain.errors import ConfigurationError, InvalidInput, Unavailable
 
 CALL: dict[str, Any] = {
     "id": "conf_1",
@@ -34,7 +35,7 @@ def test_a_question_hides_nothing() -> None:
 
     assert "order = 7" in asked
     assert r'why = "a\u202eb\u001b[2J"' in asked, "what a terminal would obey or turn round is written out"
-    for part in ("ada", "confirm: always", "role finance", "not who asked", "2026-11-21T12:00:00 UTC: reject"):
+    for part in ("ada", "confirm: always", "role finance", "except who asked", "2026-11-21T12:00:00 UTC: reject"):
         assert part in asked
     assert one_line({"a\x9b": "\u2066"}) == r'a\u009b="\u2066"'
     assert harmless("a\n\tb\x1b[31m\u202e\r") == "a\n\tb\ufffd[31m\ufffd\ufffd"
@@ -101,15 +102,17 @@ def test_a_pipe_is_given_the_reply_alone(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_message_whose_answer_is_lost_in_a_restart_is_the_same_message(monkeypatch: pytest.MonkeyPatch) -> None:
     keys: list[str] = []
+    paths: list[str] = []
     fates: list[Exception | httpx.Response] = [
         httpx.ReadError("reset"),
         httpx.ConnectError("refused"),
-        httpx.ConnectError("refused"),
+        httpx.Response(503, json={"title": "Unavailable", "detail": "The database can't be reached."}),
         httpx.Response(202, json={"run_id": "run_1"}),
     ]
 
     def answer(request: httpx.Request) -> httpx.Response:
-        keys.append(request.headers["idempotency-key"])
+        keys.append(request.headers.get("idempotency-key", ""))
+        paths.append(request.url.raw_path.decode())
         fate = fates.pop(0)
         if isinstance(fate, Exception):
             raise fate
@@ -124,3 +127,31 @@ def test_a_message_whose_answer_is_lost_in_a_restart_is_the_same_message(monkeyp
     assert api.post_once("/v1/messages", {}) == {"run_id": "run_1"}
     assert len(keys) == 4
     assert len(set(keys)) == 1
+
+    fates[:] = [httpx.Response(503, json={"title": "Stopped", "detail": "It is stopped."})]
+    with pytest.raises(connection.Refused, match="It is stopped"):
+        api.post_once("/v1/messages", {})
+    fates[:] = [httpx.Response(200, text="ok")]
+    with pytest.raises(Unavailable, match="http://api is not the API"):
+        api.get("/v1/runs/run?x=1#y")
+    assert paths[-1] == "/v1/runs/run%3Fx%3D1%23y"
+    with pytest.raises(InvalidInput):
+        api.get("/v1/runs/../../livez")
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "complaint"),
+    [
+        ("http://api", "hf_key\n", "HOLDFAST_API_KEY: is not a key"),
+        ("http://api", "hf_кey", "HOLDFAST_API_KEY: is not a key"),
+        ("api:8000", "hf_key", "HOLDFAST_URL: 'api:8000' is no address"),
+    ],
+)
+def test_an_address_or_a_key_that_can_not_be_one_is_named_without_the_key(
+    monkeypatch: pytest.MonkeyPatch, url: str, key: str, complaint: str
+) -> None:
+    monkeypatch.setenv("HOLDFAST_URL", url)
+    monkeypatch.setenv("HOLDFAST_API_KEY", key)
+    with pytest.raises(ConfigurationError, match=complaint) as raised:
+        connection.Api()
+    assert key.strip() not in str(raised.value)

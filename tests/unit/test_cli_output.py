@@ -49,6 +49,24 @@ def test_a_pipe_gets_identifiers_whole(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out.splitlines()[1].split() == cells
 
 
+def test_a_pipe_gets_them_whole_beside_a_long_text(capsys: pytest.CaptureFixture[str]) -> None:
+    output.show_table("runs", ["id", "reply"], [["run_" + "1" * 26, "word " * 100], ["run_2", ""]])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["id", "run_" + "1" * 26, "run_2"]
+
+
+def test_a_terminal_gets_ids_whole_and_the_widest_column_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    output.show_table("runs", ["id", "agent", "reply"], [["run_" + "1" * 26, "support", "\x1b[2J" + "größer " * 20]])
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["id", "agent", "reply"]
+    assert row.startswith("run_" + "1" * 26 + "  support  \\u001b[2Jgrö")
+    assert len(row) == 60
+    assert row.endswith("…")
+
+
 def test_an_empty_list_is_said_to_be_empty(capsys: pytest.CaptureFixture[str]) -> None:
     output.show_table("runs", ["id"], [])
     assert capsys.readouterr().out == "No runs.\n"

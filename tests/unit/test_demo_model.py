@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from examples.shop import tools as shop
 from holdfast.dev.demo_model import MARK, MODEL, respond
 from holdfast.dev.providers import demo_model
+from holdfast.llm.structured import Schema, instructed
 from holdfast.tools.functions import tool_from_function
 
 TOOLS = [tool_from_function(function).as_function for function in (shop.lookup_order, shop.refund_order)]
@@ -47,6 +48,33 @@ async def call(model: httpx.AsyncClient, text: str) -> tuple[str, dict[str, Any]
     assert message["content"] is None
     (asked,) = message["tool_calls"]
     return asked["function"]["name"], json.loads(asked["function"]["arguments"])
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "items": {"type": "string"}, "minItems": 3},
+        {
+            "type": "object",
+            "required": ["name", "level", "tags", "price", "is_new", "none"],
+            "properties": {
+                "name": {"type": "string"},
+                "level": {"enum": ["low", "high"]},
+                "tags": {"type": "array", "items": {"const": 1}},
+                "price": {"type": "number", "minimum": 2.5},
+                "is_new": {"type": "boolean"},
+                "none": {"type": "null"},
+                "left_out": {"type": "integer"},
+            },
+        },
+        {},
+    ],
+)
+def test_asked_for_json_it_makes_up_the_least_that_fits(schema: dict[str, Any]) -> None:
+    wanted = Schema(schema)
+    told = respond(question(*instructed([{"role": "user", "content": "Three colours."}], wanted)))
+    assert told.calls == []
+    wanted.read(told.text)
 
 
 async def test_it_lists_itself(model: httpx.AsyncClient) -> None:

@@ -12,6 +12,7 @@ import pytest
 from holdfast.cli.environment import settings_of
 from holdfast.config.settings import SealingSettings
 from holdfast.dev import ports, providers, secrets
+from holdfast.dev.stack import DevStack, Options
 from holdfast.domain.errors import ConfigurationError
 
 URL = "http://127.0.0.1:8000"
@@ -113,6 +114,13 @@ def test_commands_reach_the_database_of_dev_unless_another_is_named(
     with pytest.raises(ConfigurationError, match="HOLDFAST_DATABASE_URL: is not set"):
         settings_of(SealingSettings)
     nothing_is_set()
+
+
+def test_a_folder_that_can_not_be_written_to_is_named_with_the_option(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    stack = DevStack(Options(tmp_path / "file" / "state", tmp_path, 1, 2, 3, verbose=False), print)
+    with pytest.raises(ConfigurationError, match=r"/file/state: can't be written to: .*; choose another .* --data$"):
+        stack._lock_file()
 
 
 @pytest.fixture

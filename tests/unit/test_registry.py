@@ -283,6 +283,13 @@ def test_a_module_that_can_not_be_imported_is_named(
         ToolRegistry(tools_of_modules([name]))
 
 
+def test_a_module_that_is_not_there_is_looked_for_where_one_stands() -> None:
+    where = "; it must be below the folder that you stand in, or installed$"
+    for name in ("holdfast_no_such_package.tools", "tests.no_such_module"):
+        with pytest.raises(ConfigurationError, match=where):
+            tools_of_modules([name])
+
+
 def test_the_tools_of_a_source_can_come_change_and_go() -> None:
     kept, first, second = (idle(name) for name in ("kept", "first", "second"))
     registry = ToolRegistry([kept])
