@@ -22,7 +22,7 @@ from holdfast.domain.runs import Run
 from holdfast.services.confirmations import MAX_AT_ONCE, Confirmations, Decided
 from holdfast.services.messages import Accepted, Messages
 from holdfast.services.refusals import Asked, recording_refusals
-from holdfast.store import event_log, histories, messages, runs
+from holdfast.store import event_log, histories, runs
 from holdfast.store.engine import Database
 from holdfast.store.histories import Candidate, Known
 
@@ -129,7 +129,17 @@ class Exchanges:
                 return await _of_call(connection, caller, exchange.outputs[-1])
             if not exchange.last_words:
                 return None
-            return await _named(connection, caller, exchange) or await _recognised(connection, caller, exchange)
+            return await _named(connection, caller, exchange) or await self._recognised(connection, caller, exchange)
+
+    async def _recognised(self, connection: AsyncConnection, caller: Caller, exchange: Exchange) -> Known:
+        """The conversation that a history is of."""
+        fitting = _fitting(exchange, await histories.find(connection, caller, exchange.earlier))
+        for one in fitting if exchange.is_retry or exchange.key is not None else ():
+            key = exchange.key or _key(caller, exchange, one.run_id)
+            first = await self._messages.first_under(connection, caller.tenant_id, key)
+            if first is not None and first.conversation_id == one.conversation_id:
+                return Known(one.conversation_id, one.run_id)
+        return _chosen(fitting)
 
     async def _decide(self, caller: Caller, exchange: Exchange) -> Begun:
         if exchange.text.strip() or exchange.outputs:
@@ -212,17 +222,6 @@ async def _named(connection: AsyncConnection, caller: Caller, exchange: Exchange
         if run is not None:
             return Known(run.conversation_id, run.merged_into or run.run_id)
     return None
-
-
-async def _recognised(connection: AsyncConnection, caller: Caller, exchange: Exchange) -> Known:
-    """The conversation that a history is of."""
-    fitting = _fitting(exchange, await histories.find(connection, caller, exchange.earlier))
-    for one in fitting if exchange.is_retry or exchange.key is not None else ():
-        key = exchange.key or _key(caller, exchange, one.run_id)
-        first = await messages.accepted_under_key(connection, caller.tenant_id, [key])
-        if first is not None and first.conversation_id == one.conversation_id:
-            return Known(one.conversation_id, one.run_id)
-    return _chosen(fitting)
 
 
 def _fitting(exchange: Exchange, found: list[Candidate]) -> list[Candidate]:
