@@ -237,6 +237,11 @@ class Caller:
         """Whether one of these names is the caller's."""
         return bool(self._names.intersection(names))
 
+    def includes(self, before: "Caller") -> bool:
+        """Whether this is who it was before, with nothing taken from them since."""
+        is_same = self.tenant_id == before.tenant_id and self._names >= before._names
+        return is_same and self.roles >= before.roles
+
     def view(self, permission: Permission) -> View:
         """Whose things the caller may do a thing with; without the permission, nobody's."""
         found = reach(self.roles, permission)

@@ -13,7 +13,7 @@ from holdfast.domain.runs import OPEN
 from holdfast.store import event_log, runs
 from holdfast.store.engine import Database
 from holdfast.streaming.run_changes import RunChanges
-from holdfast.streaming.tail import Tail
+from holdfast.streaming.tail import MayGoOn, Tail, always
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,11 @@ class RunEvents:
 
     @asynccontextmanager
     async def answering(
-        self, caller: Caller, place: Place, *, to_the_end: bool = True
+        self, caller: Caller, place: Place, *, to_the_end: bool = True, may_go_on: MayGoOn = always
     ) -> AsyncIterator[AsyncIterator[Told]]:
         """What leads to an answer: the log of its run, and, where that is merged into another, of that one.
+
+        It ends early when the reader may not go on, as when this process stops.
 
         Raises:
             NotFound, Unavailable: as `following`.
@@ -50,15 +52,19 @@ class RunEvents:
         async with self._database.tenant(caller.tenant_id) as connection:
             if await runs.status_of(connection, caller.tenant_id, place.run_id, view) is None:
                 raise NotFound("response", place.response_id)
-        async with aclosing(self._answering(caller.tenant_id, place, to_the_end=to_the_end)) as told:
+        told = self._answering(caller.tenant_id, place, to_the_end=to_the_end, may_go_on=may_go_on)
+        async with aclosing(told):
             yield told
 
-    async def _answering(self, tenant_id: str, place: Place, *, to_the_end: bool) -> AsyncGenerator[Told]:
+    async def _answering(
+        self, tenant_id: str, place: Place, *, to_the_end: bool, may_go_on: MayGoOn
+    ) -> AsyncGenerator[Told]:
         merged_into: str | None = place.run_id
         hop = 0
         while merged_into is not None:
             run_id, merged_into = merged_into, None
-            async with aclosing(self._tail.follow(tenant_id, run_id, 0, to_the_end=to_the_end)) as events:
+            log = self._tail.follow(tenant_id, run_id, 0, to_the_end=to_the_end, may_go_on=may_go_on)
+            async with aclosing(log) as events:
                 async for event in events:
                     if event.type == RunMerged.TYPE:
                         merged_into = str(json.loads(event.data)["merged_into"])
@@ -71,11 +77,11 @@ class RunEvents:
 
     @asynccontextmanager
     async def following(
-        self, caller: Caller, run_id: str, *, after: int = 0, to_the_end: bool = True
+        self, caller: Caller, run_id: str, *, after: int = 0, to_the_end: bool = True, may_go_on: MayGoOn = always
     ) -> AsyncIterator[AsyncIterator[LoggedEvent]]:
         """The events of a run after number `after`, as they come, up to its end; leaving the block changes nothing.
 
-        Not `to_the_end`: up to the newest that there is.
+        Not `to_the_end`: up to the newest that there is. They end early when the reader may not go on.
 
         Raises:
             NotFound: the caller sees no run with this id.
@@ -89,5 +95,6 @@ class RunEvents:
                 raise NotFound("run", run_id)
             if status not in OPEN and not await event_log.is_kept(connection, caller.tenant_id, run_id):
                 raise Gone(f"The events of run {run_id!r} are not kept any more; GET /v1/runs/{run_id} has the run.")
-        async with aclosing(self._tail.follow(caller.tenant_id, run_id, after, to_the_end=to_the_end)) as events:
+        log = self._tail.follow(caller.tenant_id, run_id, after, to_the_end=to_the_end, may_go_on=may_go_on)
+        async with aclosing(log) as events:
             yield events
