@@ -126,7 +126,10 @@ async def _read_on_in(found: Services, stream: OpenStream, last: What | None) ->
 async def _without_its_log(
     found: Services, stream: OpenStream, run_id: str, projection: Projection[Said]
 ) -> list[Said]:
-    """The rest of a run whose log says nothing more: this process stops, or the log was removed after the run."""
+    """The rest of a run whose log says nothing more: this process stops, the reader may not go on, or the log was
+    removed after the run."""
+    if not await stream.may_go_on():
+        return list(projection.cut_off())
     detail = await found.runs.answering(stream.caller, run_id)
     if detail.run.status in OPEN or projection.story.run_id == detail.run.run_id:
         return list(projection.cut_off())

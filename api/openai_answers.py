@@ -63,7 +63,7 @@ class ResponseAnswer:
                 if stream.is_over:
                     break
         detail = await self._found.runs.answering(self._caller, place.run_id)
-        if had_ended and not stream.is_over:
+        if had_ended and not stream.is_over and await may_go_on():
             status = _STATUS.get(detail.run.status, "completed")
             for event in stream.close(status, detail.reply, detail.run.error):
                 yield event
@@ -141,7 +141,7 @@ class ChatAnswer:
                     return
                 for delta in stream.take(one):
                     yield delta
-        if had_ended and not stream.is_over:
+        if had_ended and not stream.is_over and await may_go_on():
             for delta in stream.close((await self._detail()).reply):
                 yield delta
 

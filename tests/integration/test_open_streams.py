@@ -207,8 +207,7 @@ async def is_answered(caller: Caller, path: str, status: int) -> bool:
     return (await caller.http.get(path)).status_code == status
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_nobody_is_cut_off_because_nobody_can_tell_who_they_are() -> None:
+async def test_nobody_is_cut_off_because_nobody_can_tell_who_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     known: list[Known | Exception] = [
         Unavailable("away"),
         Known("t", "bob"),
@@ -223,10 +222,12 @@ async def test_nobody_is_cut_off_because_nobody_can_tell_who_they_are() -> None:
         return found
 
     access: Any = SimpleNamespace(caller=caller)
+    too_soon = OpenStream(access, Known("t", "bob"), "hf_1", ExitStack())
+    assert await too_soon.may_go_on()
+    assert len(known) == 4
+    monkeypatch.setattr(open_streams, "LOOK_AGAIN_S", 0)
     stream = OpenStream(access, Known("t", "bob"), "hf_1", ExitStack())
-    for is_due, may in ((False, True), (True, True), (True, True), (True, False), (True, False)):
-        await asyncio.sleep(0.06 if is_due else 0)
-        assert await stream.may_go_on() is may
+    assert [await stream.may_go_on() for _ in range(4)] == [True, True, False, False]
     assert len(known) == 1, "who was refused is not looked up again"
 
 
