@@ -59,7 +59,8 @@ class OpenStream:
         except Unauthenticated:
             return False
         except (Unavailable, SQLAlchemyError):
-            # Nobody can tell now; and while the database is away, nothing is told either.
+            # Nobody can tell now. While the database is away, nothing is told either; while the identity provider is, a
+            # stream outlasts it, as a token that is known by its key does.
             return True
         return found.includes(self.caller)
 
