@@ -112,7 +112,7 @@ async def test_what_is_read_with_a_key_ends_when_the_key_is_revoked(
     assert [one["type"] for one in told["ag-ui"][-1:]] == ["RUN_ERROR"]
     assert [one["type"] for one in told["chat"][-1:]] == ["error"]
     assert "response.completed" not in [one["type"] for one in told["responses"]]
-    assert told["completions"][-1]["choices"][0]["finish_reason"] is None
+    assert {choice["finish_reason"] for one in told["completions"] for choice in one.get("choices", ())} == {None}
     assert all(one.text.endswith("\n\n") for name, one in readings.items() if "held" not in name), "no torn event"
     assert all("ten." in one.text and "run.completed" in one.text for one in others)
 
