@@ -13,13 +13,13 @@ from fastapi.routing import iter_route_contexts
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.shapes import ID_PATTERN
-from api.wiring import Access, pool_services
+from api.wiring import pool_services
 from holdfast.domain.errors import PermissionMissing, Unauthenticated
 from holdfast.domain.permissions import Caller, Permission
-from holdfast.services.keys import PREFIX
 from holdfast.services.refusals import Asked, recording_refusals
 
-_bearer = HTTPBearer(
+#: Where a key or a token stands.
+bearer = HTTPBearer(
     auto_error=False, description="An API key (`Authorization: Bearer hf_…`), or a token of the identity provider"
 )
 
@@ -35,9 +35,10 @@ PUBLIC = frozenset({"/health", "/livez", "/readyz", "/metrics", "/docs", "/docs/
 _CHECKED_BY_THE_ROUTE = frozenset({"/codec/sign-in", "/slack/events", "/slack/interactions"})
 
 
-async def _caller(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+async def calling(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> Caller:
+    """Who makes a request."""
     return await admitted(request, None if credentials is None else credentials.credentials)
 
 
@@ -52,18 +53,12 @@ async def admitted(request: Request, credential: str | None) -> Caller:
     try:
         if credential is None:
             raise Unauthenticated("Send an API key: Authorization: Bearer hf_…")
-        caller = await _known(access, credential)
+        caller = await access.caller(credential)
     except Unauthenticated:
         access.limits.count_failure(request.client.host if request.client else "")
         raise
     access.limits.admit(caller)
     return caller
-
-
-async def _known(access: Access, credential: str) -> Caller:
-    if access.tokens is None or credential.startswith(PREFIX):
-        return await access.keys.caller(credential)
-    return await access.tokens.caller(credential)
 
 
 class Needs:
@@ -72,7 +67,7 @@ class Needs:
     def __init__(self, permission: Permission) -> None:
         self.permission = permission
 
-    async def __call__(self, request: Request, caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+    async def __call__(self, request: Request, caller: Annotated[Caller, Depends(calling)]) -> Caller:
         if caller.may(self.permission):
             return caller
         refusal = PermissionMissing(f"Your roles don't give the permission {self.permission}.")

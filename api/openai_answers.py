@@ -18,6 +18,7 @@ from holdfast.domain.permissions import Caller
 from holdfast.domain.runs import OPEN, RunStatus
 from holdfast.services.exchanges import Request
 from holdfast.services.runs import RunDetail
+from holdfast.streaming.tail import MayGoOn, always
 
 Json = dict[str, Any]
 
@@ -47,20 +48,22 @@ class ResponseAnswer:
             )
         )
 
-    async def events(self, *, to_the_end: bool = True) -> AsyncGenerator[Json]:
-        """The events of its stream, up to its last, unless this process stops before."""
+    async def events(self, *, to_the_end: bool = True, may_go_on: MayGoOn = always) -> AsyncGenerator[Json]:
+        """The events of its stream, up to its last, unless this process stops before, or the reader may not go on."""
         stream, place = self._stream, self._request.place
         had_ended = await _has_ended(self._found, self._caller, self._request)
         for event in stream.begin():
             yield event
-        async with self._found.events.answering(self._caller, place, to_the_end=to_the_end) as told:
+        async with self._found.events.answering(
+            self._caller, place, to_the_end=to_the_end, may_go_on=may_go_on
+        ) as told:
             async for one in told:
                 for event in stream.take(one):
                     yield event
                 if stream.is_over:
                     break
         detail = await self._found.runs.answering(self._caller, place.run_id)
-        if had_ended and not stream.is_over:
+        if had_ended and not stream.is_over and await may_go_on():
             status = _STATUS.get(detail.run.status, "completed")
             for event in stream.close(status, detail.reply, detail.run.error):
                 yield event
@@ -94,10 +97,10 @@ class ChatAnswer:
         self._head = ChatHead(run.run_id, run.agent, run.created_at)
         self._stream = ChatStream(run.run_id)
 
-    async def chunks(self, *, with_usage: bool) -> AsyncGenerator[Json]:
-        """The chunks of its stream; the last one has an error, if this process stops before the run is over."""
+    async def chunks(self, *, with_usage: bool, may_go_on: MayGoOn = always) -> AsyncGenerator[Json]:
+        """The chunks of its stream; the last one has an error, if it ends before the run is over."""
         yield self._head.chunk({"role": "assistant", "content": ""})
-        async with aclosing(self._deltas()) as deltas:
+        async with aclosing(self._deltas(may_go_on)) as deltas:
             async for delta in deltas:
                 yield self._head.chunk(delta)
         if not (self._stream.is_over or self._stream.is_quiet):
@@ -124,10 +127,10 @@ class ChatAnswer:
             raise Unavailable("The run goes on; send the same again to go on waiting for it.")
         return self._head.completion(self._stream.message, self._stream.finish_reason, await self._usage())
 
-    async def _deltas(self) -> AsyncGenerator[Json]:
+    async def _deltas(self, may_go_on: MayGoOn = always) -> AsyncGenerator[Json]:
         stream = self._stream
         had_ended = await _has_ended(self._found, self._caller, self._request)
-        async with self._found.events.answering(self._caller, self._request.place) as told:
+        async with self._found.events.answering(self._caller, self._request.place, may_go_on=may_go_on) as told:
             while not stream.is_over:
                 try:
                     async with asyncio.timeout(self._found.confirmation_wait_s if stream.is_quiet else None):
@@ -140,7 +143,7 @@ class ChatAnswer:
                     return
                 for delta in stream.take(one):
                     yield delta
-        if had_ended and not stream.is_over:
+        if had_ended and not stream.is_over and await may_go_on():
             for delta in stream.close((await self._detail()).reply):
                 yield delta
 

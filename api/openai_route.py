@@ -8,10 +8,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
+from api.open_streams import LOOK_AGAIN_S, OpenStream
 from api.problems import INVALID_AS
 from api.routing import ResourceRoute
 
 Json = dict[str, Any]
+
+_FIRST = asyncio.FIRST_COMPLETED
 
 #: What the documentation says of a route that may answer with a stream.
 EVENTS: Json = {
@@ -50,14 +53,19 @@ def _is_retry(x_stainless_retry_count: Annotated[str | None, Header(include_in_s
 IsRetry = Annotated[bool, Depends(_is_retry)]
 
 
-async def while_heard(request: Request, answer: Coroutine[Any, Any, Json]) -> Json:
-    """An answer that may take minutes, for as long as its client waits for it; empty, for whom has left.
+async def while_heard(request: Request, stream: OpenStream, answer: Coroutine[Any, Any, Json]) -> Json:
+    """An answer that may take minutes, for as long as its client waits for it, and may have it; empty, for whom has
+    left.
 
     Whoever tries again every few seconds would otherwise have us wait many times.
+
+    Raises:
+        CredentialRefused: they may not have it any more.
     """
     answering, leaving = asyncio.ensure_future(answer), asyncio.ensure_future(_left(request))
     try:
-        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        while not (await asyncio.wait({answering, leaving}, timeout=LOOK_AGAIN_S, return_when=_FIRST))[0]:
+            await stream.check()
         return answering.result() if answering.done() else {}
     finally:
         answering.cancel()

@@ -19,6 +19,7 @@ from holdfast.config.settings import AccessSettings, ApiSettings
 from holdfast.config.slack_yaml import slack_of
 from holdfast.domain.errors import ConfigurationError
 from holdfast.domain.hosts import read_entry
+from holdfast.domain.permissions import Caller
 from holdfast.domain.slack import SlackApp
 from holdfast.llm.lazy import LazyPool
 from holdfast.llm.pool import ModelPool
@@ -32,13 +33,13 @@ from holdfast.services.budgets import Budgets
 from holdfast.services.confirmations import Confirmations
 from holdfast.services.exchanges import Exchanges
 from holdfast.services.issuer import IssuerKeys
-from holdfast.services.keys import Keys
+from holdfast.services.keys import PREFIX, Keys
 from holdfast.services.messages import Messages
 from holdfast.services.models import Models
 from holdfast.services.principals import Principals
 from holdfast.services.provider_keys import ProviderKeys
 from holdfast.services.relay import Relay
-from holdfast.services.request_limits import RequestLimits
+from holdfast.services.request_limits import RequestLimits, StreamLimit
 from holdfast.services.retention import Retention, kept
 from holdfast.services.run_events import RunEvents
 from holdfast.services.runs import Runs
@@ -66,7 +67,19 @@ class Access:
     keys: Keys
     tokens: Tokens | None
     limits: RequestLimits
+    streams: StreamLimit
     hosts: tuple[str, ...] | None
+
+    async def caller(self, credential: str) -> Caller:
+        """Whose a key or a token is.
+
+        Raises:
+            CredentialRefused: it is none, or not any more.
+            Unavailable: nobody can tell now.
+        """
+        if self.tokens is None or credential.startswith(PREFIX):
+            return await self.keys.caller(credential)
+        return await self.tokens.caller(credential)
 
     def forget(self) -> None:
         """Forget who callers are, since that has changed."""
@@ -196,7 +209,8 @@ async def access(settings: AccessSettings, database: Database) -> AsyncIterator[
     keys = Keys(database, settings.key_pepper.get_secret_value(), settings.previous_peppers)
     tokens = _tokens(settings, database)
     try:
-        yield Access(keys, tokens, RequestLimits(settings.requests_per_minute), settings.hosts)
+        limits, streams = RequestLimits(settings.requests_per_minute), StreamLimit(settings.streams_per_person)
+        yield Access(keys, tokens, limits, streams, settings.hosts)
     finally:
         await keys.close()
         if tokens is not None:

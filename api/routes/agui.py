@@ -13,6 +13,7 @@ from api import approvals
 from api.auth import needs
 from api.chat_stream import read
 from api.event_stream import unaltered
+from api.open_streams import OpenStream, Stream
 from api.problems import documented
 from api.projections.agui import AgUiRun
 from api.routing import resource
@@ -64,9 +65,10 @@ _sender = needs(Permission.MESSAGES_SEND)
 
 
 async def _told(
-    request: Request, caller: Annotated[Caller, _sender], agent: PathId, body: RunBody
+    request: Request, caller: Annotated[Caller, _sender], stream: Stream, agent: PathId, body: RunBody
 ) -> AsyncIterator[AsyncIterator[BaseEvent]]:
     found = services(request)
+    stream.open()
     if body.tools:
         raise InvalidInput("tools", "Tools of the client are not offered to the agent here; send none.")
     conversation_id = conversation_named(caller, body.thread_id)
@@ -79,7 +81,7 @@ async def _told(
         projection = AgUiRun(body)
     # Whoever may send and not read is told so by a status.
     await found.runs.wait(caller, run_id, 0)
-    async with aclosing(_events(found, caller, run_id, conversation_id, projection)) as events:
+    async with aclosing(_events(found, stream, run_id, conversation_id, projection)) as events:
         yield events
 
 
@@ -99,11 +101,11 @@ async def _accept(found: Services, caller: Caller, agent: str, body: RunBody) ->
 
 
 async def _events(
-    found: Services, caller: Caller, run_id: str, conversation_id: str, projection: AgUiRun
+    found: Services, stream: OpenStream, run_id: str, conversation_id: str, projection: AgUiRun
 ) -> AsyncGenerator[BaseEvent]:
     for event in projection.begin(run_id, conversation_id):
         yield event
-    async for event in read(found, caller, run_id, projection):
+    async for event in read(found, stream, run_id, projection):
         yield event
 
 

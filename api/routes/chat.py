@@ -14,6 +14,7 @@ from api import approvals
 from api.auth import needs
 from api.chat_stream import read
 from api.event_stream import unaltered
+from api.open_streams import Stream
 from api.problems import documented
 from api.projections.ui_messages import Chunk, UiMessage
 from api.routing import resource
@@ -75,10 +76,12 @@ def marked(response: Response) -> None:
 async def _told(
     request: Request,
     caller: Annotated[Caller, _sender],
+    stream: Stream,
     body: ChatBody,
     agent: Annotated[str | None, Query(description="which agent, if the body does not say it")] = None,
 ) -> AsyncIterator[AsyncIterator[Chunk]]:
     found = services(request)
+    stream.open()
     message = _addressed(body)
     if message.role == "user":
         run_id = await _accept(found, caller, body, _agent(body.agent, agent))
@@ -90,7 +93,7 @@ async def _told(
         projection = UiMessage(message.id, [given.confirmation_id for given in answers])
     # Whoever may send and not read is told so by a status.
     await found.runs.wait(caller, run_id, 0)
-    async with aclosing(read(found, caller, run_id, projection)) as chunks:
+    async with aclosing(read(found, stream, run_id, projection)) as chunks:
         yield chunks
 
 
@@ -157,14 +160,16 @@ def _reason(given: str | None) -> str | None:
 async def _resumed(
     request: Request,
     caller: Annotated[Caller, _reader],
+    stream: Stream,
     chat_id: Annotated[str, Path(min_length=1, max_length=255)],
     query: Annotated[ResumeQuery, Query()],
 ) -> AsyncIterator[AsyncIterator[Chunk]]:
     found = services(request)
+    stream.open()
     run = await found.runs.newest_in(caller, conversation_named(caller, chat_id))
     if run is None or not (query.ended or await found.runs.wait(caller, run.run_id, 0) in OPEN):
         raise HTTPException(204)
-    async with aclosing(read(found, caller, run.run_id, UiMessage(run.run_id))) as chunks:
+    async with aclosing(read(found, stream, run.run_id, UiMessage(run.run_id))) as chunks:
         yield chunks
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from api.auth import needs
 from api.event_stream import streaming
+from api.open_streams import Stream
 from api.openai_answers import ChatAnswer
 from api.openai_input import Metadata, read_functions, read_messages, user_of
 from api.openai_parameters import check_for_chat
@@ -85,6 +86,7 @@ class ChatCompletionShape(BaseModel):
 async def create_chat_completion(
     request: Request,
     caller: Annotated[Caller, needs(Permission.MESSAGES_SEND)],
+    reading: Stream,
     body: CompletionsBody,
     is_retry: IsRetry,
     idempotency_key: Annotated[str | None, Header()] = None,
@@ -93,10 +95,12 @@ async def create_chat_completion(
     """Send a message to an agent: see `docs/how-to/openai.md`."""
     found = services(request)
     exchange = body.exchange(idempotency_key, x_holdfast_conversation, is_retry=is_retry)
+    reading.open()
     begun = await found.exchanges.begin(caller, exchange)
     answer = ChatAnswer(found, caller, await found.exchanges.find(caller, begun.place))
     headers = {CONVERSATION_HEADER: begun.conversation_id}
     if body.stream:
         with_usage = body.stream_options is not None and body.stream_options.include_usage is True
-        return streaming(as_lines(answer.chunks(with_usage=with_usage), named=False), headers)
-    return JSONResponse(await while_heard(request, answer.whole()), headers=headers)
+        chunks = answer.chunks(with_usage=with_usage, may_go_on=reading.may_go_on)
+        return streaming(as_lines(chunks, named=False), headers)
+    return JSONResponse(await while_heard(request, reading, answer.whole()), headers=headers)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import needs
 from api.event_stream import MEDIA, ResumedAfter, StreamRoute, as_sse, unaltered
+from api.open_streams import Stream
 from api.problems import documented
 from api.routing import resource
 from api.shapes import RunShape
@@ -56,13 +57,16 @@ _sender = needs(Permission.MESSAGES_SEND)
 async def _accepted(
     request: Request,
     caller: Annotated[Caller, _sender],
+    stream: Stream,
     body: MessageBody,
     after: ResumedAfter,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> AsyncIterator[AsyncIterator[LoggedEvent]]:
     found = services(request)
+    stream.open()
     accepted = await found.messages.accept(caller, _as_message(body, idempotency_key))
-    async with found.events.following(caller, accepted.run_id, after=after) as events:
+    run_id = accepted.run_id
+    async with found.events.following(caller, run_id, after=after, may_go_on=stream.may_go_on) as events:
         yield events
 
 

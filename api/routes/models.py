@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api import problems
 from api.auth import needs
+from api.open_streams import OpenStream, Stream
 from api.routing import resource
 from api.shapes import AttemptShape, UsageShape
 from api.wiring import models
@@ -205,7 +206,7 @@ async def complete(
     },
 )
 async def stream(
-    request: Request, caller: Annotated[Caller, needs(Permission.MODELS_USE)], body: CompletionBody
+    request: Request, caller: Annotated[Caller, needs(Permission.MODELS_USE)], reading: Stream, body: CompletionBody
 ) -> StreamingResponse:
     """Ask a model; the answer comes as it is written, one JSON object a line.
 
@@ -215,12 +216,13 @@ async def stream(
     What fails before the first piece is answered with a status, as by `/complete`. Closing the connection ends the
     call.
     """
+    reading.open()
     events = models(request).stream(caller.tenant_id, body.ask())
     # Nothing is sent before something was said: until then, a failure can still be a status.
     first = await anext(events)
     while not isinstance(first, TextDelta | Completion):
         first = await anext(events)
-    return StreamingResponse(_lines(request, first, events), media_type="application/x-ndjson")
+    return StreamingResponse(_lines(request, reading, first, events), media_type="application/x-ndjson")
 
 
 @router.post("/generate", responses=_UNANSWERED)
@@ -242,12 +244,16 @@ async def embed(
 
 
 async def _lines(
-    request: Request, first: StreamEvent | Completion, rest: AsyncIterator[StreamEvent | Completion]
+    request: Request,
+    reading: OpenStream,
+    first: StreamEvent | Completion,
+    rest: AsyncIterator[StreamEvent | Completion],
 ) -> AsyncIterator[bytes]:
     async with contextlib.aclosing(rest):  # type: ignore[type-var]  # an async generator, though typed as an iterator
         yield _line(first)
         try:
             async for event in rest:
+                await reading.check()
                 yield _line(event)
         except HoldfastError as error:
             yield _as_line({**problems.as_problem(request, error), "type": "error"})

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from api.auth import needs
 from api.event_stream import streaming
+from api.open_streams import Stream
 from api.openai_answers import HELD_S, ResponseAnswer
 from api.openai_input import Metadata, read_functions, read_items, user_of
 from api.openai_parameters import check_for_responses
@@ -89,19 +90,22 @@ _ANSWER: Json = {"model": ResponseShape, "content": EVENTS}
 async def create_response(
     request: Request,
     caller: Annotated[Caller, needs(Permission.MESSAGES_SEND)],
+    reading: Stream,
     body: ResponseBody,
     is_retry: IsRetry,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Send a message to an agent, or decide what it asked: see `docs/how-to/openai.md`."""
     found = services(request)
+    if body.stream or not body.background:
+        reading.open()
     begun = await found.exchanges.begin(caller, body.exchange(idempotency_key, is_retry=is_retry))
     answer = await _answer(found, caller, begun.place)
     if body.stream:
-        return streaming(as_lines(answer.events(), named=True), {})
+        return streaming(as_lines(answer.events(may_go_on=reading.may_go_on), named=True), {})
     if body.background:
         return JSONResponse(await answer.whole())
-    return JSONResponse(await while_heard(request, answer.whole(HELD_S)))
+    return JSONResponse(await while_heard(request, reading, answer.whole(HELD_S)))
 
 
 @router.get(
@@ -112,14 +116,18 @@ async def create_response(
 async def get_response(
     request: Request,
     caller: Annotated[Caller, needs(Permission.RUNS_READ)],
+    reading: Stream,
     response_id: PathId,
     stream: bool = False,
     starting_after: Annotated[int, Query(ge=-1, lt=2**53, description="the last sequence_number that was read")] = -1,
 ) -> Response:
     """A response as it stands; with `stream=true`, its events after one that was read, and those to come."""
+    if stream:
+        reading.open()
     answer = await _answer(services(request), caller, _place(response_id))
     if stream:
-        return streaming(as_lines(_after(starting_after, answer.events()), named=True), {})
+        events = answer.events(may_go_on=reading.may_go_on)
+        return streaming(as_lines(_after(starting_after, events), named=True), {})
     return JSONResponse(await answer.whole())
 
 

@@ -8,6 +8,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from api.auth import needs
 from api.event_stream import ResumedAfter, as_sse, unaltered
+from api.open_streams import Stream
 from api.problems import documented
 from api.routes.messages import MAX_WAIT_S
 from api.routing import resource
@@ -51,11 +52,15 @@ _reader = needs(Permission.RUNS_READ)
 async def _followed(
     request: Request,
     caller: Annotated[Caller, _reader],
+    stream: Stream,
     run_id: PathId,
     after: ResumedAfter,
     follow: Annotated[bool, Query(description="false: end with the newest event that there is")] = True,
 ) -> AsyncIterator[AsyncIterator[LoggedEvent]]:
-    async with services(request).events.following(caller, run_id, after=after, to_the_end=follow) as events:
+    stream.open()
+    async with services(request).events.following(
+        caller, run_id, after=after, to_the_end=follow, may_go_on=stream.may_go_on
+    ) as events:
         yield events
 
 

@@ -75,6 +75,7 @@ PayloadKeys = Annotated[SecretStr | None, AfterValidator(_readable)]
 _POOL_CALLS = "the most calls of /complete and its like that a tenant has in flight in this process"
 _PEPPER = "at least 32 random characters (openssl rand -hex 32)"
 _REQUESTS = "the most requests of a person in a minute, counted by this process; 0 for no limit"
+_STREAMS = "the most streams that a person has open at a time, counted by this process; 0 for no limit"
 Port = Annotated[int, Field(ge=1, le=65535)]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -183,6 +184,7 @@ class AccessSettings(Settings):
     """What whoever serves requests needs, to know who is calling: for API keys, and for tokens of an OIDC provider."""
 
     requests_per_minute: int = Field(default=600, ge=0, description=_REQUESTS)
+    streams_per_person: int = Field(default=100, ge=0, description=_STREAMS)
     key_pepper: SecretStr = Field(min_length=32, description=_PEPPER)
     key_pepper_previous: SecretStr | None = Field(
         default=None, description="the pepper before, until each key that is in use was used once more"

@@ -270,6 +270,7 @@ class DevStack:
             "HOLDFAST_WORKER_DRAIN_S": "5",
             # Whoever works here alone is nobody's flood.
             "HOLDFAST_REQUESTS_PER_MINUTE": os.environ.get("HOLDFAST_REQUESTS_PER_MINUTE") or "0",
+            "HOLDFAST_STREAMS_PER_PERSON": os.environ.get("HOLDFAST_STREAMS_PER_PERSON") or "0",
             "SHOP_DATABASE": str(self._data / "shop.sqlite"),
             # A user's tools are found where the user stands.
             "PYTHONPATH": python_path,

@@ -192,6 +192,11 @@ def reach(roles: Collection[str], permission: Permission) -> Reach | None:
     return max((PERMISSIONS[role][permission] for role in Role if _gives(role, roles, permission)), default=None)
 
 
+def roles_giving(permission: Permission) -> list[str]:
+    """The roles of which one is needed to do a thing."""
+    return [role for role in Role if permission in PERMISSIONS[role]]
+
+
 def _gives(role: Role, roles: Collection[str], permission: Permission) -> bool:
     return role in roles and permission in PERMISSIONS[role]
 
@@ -214,7 +219,7 @@ class Caller:
     """Who makes a request: tenant, principal and roles are the key's or the token's, never the body's.
 
     `person` is the principal's name; `names` are all under which it was ever known (see `identities`). `key_id` is the
-    key's; None: it came with a token, or another way.
+    key's; None: it came with a token, or another way. `has_token`: the roles are a token's, and known from it alone.
     """
 
     tenant_id: str
@@ -222,6 +227,7 @@ class Caller:
     roles: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()
     key_id: str | None = None
+    has_token: bool = False
 
     def may(self, permission: Permission) -> bool:
         """Whether the table lets the caller do a thing at all."""
@@ -230,6 +236,11 @@ class Caller:
     def is_one_of(self, *names: str) -> bool:
         """Whether one of these names is the caller's."""
         return bool(self._names.intersection(names))
+
+    def includes(self, before: "Caller") -> bool:
+        """Whether this is who it was before, with nothing taken from them since."""
+        is_same = self.tenant_id == before.tenant_id and self._names >= before._names
+        return is_same and self.roles >= before.roles
 
     def view(self, permission: Permission) -> View:
         """Whose things the caller may do a thing with; without the permission, nobody's."""

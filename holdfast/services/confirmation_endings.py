@@ -196,6 +196,8 @@ def _said(verdict: confirmations.Verdict) -> dict[str, str]:
     said = {} if verdict.reason is None else {"reason": verdict.reason}
     if verdict.edited_arguments is not None:
         said["edited_arguments"] = canonical(verdict.edited_arguments)
+    if verdict.decided_roles is not None:
+        said["decided_roles"] = canonical(verdict.decided_roles)
     return said
 
 

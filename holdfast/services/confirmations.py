@@ -29,7 +29,7 @@ from holdfast.domain.errors import (
     Unavailable,
 )
 from holdfast.domain.json_schema import JsonSchema, SchemaUnusable
-from holdfast.domain.permissions import Caller, Permission
+from holdfast.domain.permissions import Caller, Permission, roles_giving
 from holdfast.domain.storable import is_storable
 from holdfast.services.budgets import raise_as_asked
 from holdfast.services.confirmation_endings import expire_or_escalate, go_on, settle_call, tell_decided
@@ -206,6 +206,16 @@ def check_right(caller: Caller, confirmation: Confirmation | Asking) -> None:
         raise Forbidden("This is your own request; somebody else must decide it.")
 
 
+def roles_of_token(caller: Caller, confirmation: Confirmation, permission: Permission) -> list[str] | None:
+    """The roles of a caller's token that count for a decision: what gives the permission, and what the policy asks for.
+
+    None: the caller came without a token.
+    """
+    if not caller.has_token:
+        return None
+    return sorted(caller.roles & {*confirmation.approvers, *roles_giving(permission)})
+
+
 def may_decide(caller: Caller, confirmation: Confirmation) -> bool:
     """Whether a person may decide."""
     if not caller.may(Permission.CONFIRMATIONS_DECIDE):
@@ -224,6 +234,7 @@ def _verdict(caller: Caller, confirmation: Confirmation, decided: Decided) -> co
         arguments_digest=decided.arguments_digest,
         decided_by=caller.person,
         decided_via=decided.via,
+        decided_roles=roles_of_token(caller, confirmation, Permission.CONFIRMATIONS_DECIDE),
         reason=decided.reason,
     )
     if confirmation.kind is ConfirmationKind.BUDGET and decided.decision not in (Decision.APPROVE, Decision.REJECT):

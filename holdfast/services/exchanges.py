@@ -148,7 +148,17 @@ class Exchanges:
                 return await _of_call(connection, caller, exchange.outputs[-1])
             if not exchange.last_words:
                 return None
-            return await _named(connection, caller, exchange) or await _recognised(connection, caller, exchange)
+            return await _named(connection, caller, exchange) or await self._recognised(connection, caller, exchange)
+
+    async def _recognised(self, connection: AsyncConnection, caller: Caller, exchange: Exchange) -> Known:
+        """The conversation that a history is of."""
+        fitting = _fitting(exchange, await histories.find(connection, caller, exchange.earlier))
+        for one in fitting if exchange.is_retry or exchange.key is not None else ():
+            key = exchange.key or _key(caller, exchange, one.run_id)
+            first = await self._messages.first_under(connection, caller.tenant_id, key)
+            if first is not None and first.conversation_id == one.conversation_id:
+                return Known(one.conversation_id, one.run_id)
+        return _chosen(fitting)
 
     async def _decide(self, caller: Caller, exchange: Exchange) -> Begun:
         if exchange.text.strip() or exchange.outputs:
@@ -233,17 +243,6 @@ async def _named(connection: AsyncConnection, caller: Caller, exchange: Exchange
         if run is not None:
             return Known(run.conversation_id, run.run_id)
     return None
-
-
-async def _recognised(connection: AsyncConnection, caller: Caller, exchange: Exchange) -> Known:
-    """The conversation that a history is of."""
-    fitting = _fitting(exchange, await histories.find(connection, caller, exchange.earlier))
-    for one in fitting if exchange.is_retry or exchange.key is not None else ():
-        key = exchange.key or _key(caller, exchange, one.run_id)
-        first = await messages.accepted_under_key(connection, caller.tenant_id, [key])
-        if first is not None and first.conversation_id == one.conversation_id:
-            return Known(one.conversation_id, one.run_id)
-    return _chosen(fitting)
 
 
 def _fitting(exchange: Exchange, found: list[Candidate]) -> list[Candidate]:

@@ -126,7 +126,7 @@ class Messages:
             message = replace(message, conversation_id=conversation.conversation_id)
         # After the conversation is locked: a repeat that waited for the first delivery finds it.
         if message.key is not None:
-            first = await self._first(connection, caller.tenant_id, message.key)
+            first = await self.first_under(connection, caller.tenant_id, message.key)
             if first is not None:
                 return _repeat(caller, first, fingerprint)
         await _check_place(connection, caller, message, conversation)
@@ -160,6 +160,12 @@ class Messages:
         first = await self._find_first(caller, message)
         return None if first is None else _repeat(caller, first, _fingerprint(message))
 
+    async def first_under(self, connection: AsyncConnection, tenant_id: str, key: str) -> Any | None:
+        """The message that was accepted under a key, also where it was erased since; None: none was."""
+        return await messages.accepted_under_key(
+            connection, tenant_id, [key, *self._erased_keys.hashes(tenant_id, key)]
+        )
+
     async def in_conversation(
         self, caller: Caller, conversation_id: str, *, after: str | None, limit: int
     ) -> list[Message]:
@@ -179,12 +185,7 @@ class Messages:
 
     async def _find_first(self, caller: Caller, message: NewMessage) -> Any | None:
         async with self._database.tenant(caller.tenant_id) as connection:
-            return await self._first(connection, caller.tenant_id, message.key or "")
-
-    async def _first(self, connection: AsyncConnection, tenant_id: str, key: str) -> Any | None:
-        return await messages.accepted_under_key(
-            connection, tenant_id, [key, *self._erased_keys.hashes(tenant_id, key)]
-        )
+            return await self.first_under(connection, caller.tenant_id, message.key or "")
 
     async def _start(self, run: RunToStart) -> None:
         try:

@@ -1,4 +1,5 @@
-"""How many requests a caller may make in a minute, of this process; and how often somebody may come with a wrong key.
+"""How many requests a caller may make in a minute, and how many streams they may have open, of this process; and how
+often somebody may come with a wrong key.
 
 A bucket for each caller that fills evenly and holds a minute's worth (the algorithm is GCRA: one number a caller). The
 libraries for this keep their memory in order with a thread that they start a hundred times a second, and bound it by
@@ -6,8 +7,9 @@ nothing; here the caller who was quiet for longest is forgotten when there are t
 """
 
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from ipaddress import IPv6Address, ip_address
 
@@ -22,6 +24,9 @@ REMEMBERED = 10_000
 FAILURES_A_MINUTE = 60
 
 _MINUTE_S = 60.0
+
+#: When to try again to open a stream: nobody knows when another one ends.
+_STREAM_AGAIN = timedelta(seconds=5)
 
 
 class Buckets:
@@ -70,6 +75,32 @@ class RequestLimits:
         """
         if self._strangers is not None:
             _take(self._strangers, _network(address), "Too many requests came from here without a key that is known.")
+
+
+class StreamLimit:
+    """How many streams each person has open at a time, of one process. `most` 0: as many as they like."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: Counter[Hashable] = Counter()
+
+    @contextmanager
+    def open(self, caller: Caller) -> Iterator[None]:
+        """Count a stream while the block runs.
+
+        Raises:
+            TooManyRequests: it is one too many.
+        """
+        whose = (caller.tenant_id, caller.person)
+        if self._most and self._open[whose] >= self._most:
+            raise TooManyRequests(f"{self._most} streams may be open at a time; close one.", _STREAM_AGAIN)
+        self._open[whose] += 1
+        try:
+            yield
+        finally:
+            self._open[whose] -= 1
+            if not self._open[whose]:
+                del self._open[whose]
 
 
 def _take(buckets: Buckets, whose: Hashable, detail: str) -> None:

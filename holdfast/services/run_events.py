@@ -5,9 +5,10 @@ may not read it is told its reply alone, in the end, and how it ended; `Runs.ans
 """
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from holdfast.domain.errors import Gone, NotFound
 from holdfast.domain.events import TERMINAL, LoggedEvent, MessageCompleted, RunMerged, RunQueued, RunStarted
@@ -17,7 +18,7 @@ from holdfast.domain.runs import OPEN
 from holdfast.store import event_log, runs
 from holdfast.store.engine import Database
 from holdfast.streaming.run_changes import RunChanges
-from holdfast.streaming.tail import Tail
+from holdfast.streaming.tail import MayGoOn, Tail, always
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Told:
     is_before: bool
 
 
+#: Follows the log of a tenant's run, from behind a number.
+Follow = Callable[[str, str, int], AsyncGenerator[LoggedEvent]]
+
+
 class RunEvents:
     """Reads the event logs of runs."""
 
@@ -46,9 +51,11 @@ class RunEvents:
 
     @asynccontextmanager
     async def answering(
-        self, caller: Caller, place: Place, *, to_the_end: bool = True
+        self, caller: Caller, place: Place, *, to_the_end: bool = True, may_go_on: MayGoOn = always
     ) -> AsyncIterator[AsyncIterator[Told]]:
         """What leads to an answer: the log of its run, and, where that is merged into another, what that one tells.
+
+        It ends early when the reader may not go on, as when this process stops.
 
         Raises:
             NotFound, Unavailable: as `following`.
@@ -57,12 +64,13 @@ class RunEvents:
         async with self._database.tenant(caller.tenant_id) as connection:
             if await runs.status_of(connection, caller.tenant_id, place.run_id, view) is None:
                 raise NotFound("response", place.response_id)
-        async with aclosing(self._answering(caller.tenant_id, view, place, to_the_end=to_the_end)) as told:
+        follow = partial(self._tail.follow, to_the_end=to_the_end, may_go_on=may_go_on)
+        async with aclosing(self._answering(follow, caller.tenant_id, view, place)) as told:
             yield told
 
-    async def _answering(self, tenant_id: str, view: View, place: Place, *, to_the_end: bool) -> AsyncGenerator[Told]:
+    async def _answering(self, follow: Follow, tenant_id: str, view: View, place: Place) -> AsyncGenerator[Told]:
         merged_into: str | None = None
-        async with aclosing(self._tail.follow(tenant_id, place.run_id, 0, to_the_end=to_the_end)) as events:
+        async with aclosing(follow(tenant_id, place.run_id, 0)) as events:
             async for event in events:
                 if event.type == RunMerged.TYPE:
                     merged_into = str(json.loads(event.data)["merged_into"])
@@ -70,30 +78,30 @@ class RunEvents:
                     yield Told(place.run_id, 0, event, is_before=event.seq <= place.after)
         if merged_into is None:
             return
-        async with aclosing(self._joined(tenant_id, view, place.run_id, merged_into, to_the_end=to_the_end)) as joined:
+        async with aclosing(self._joined(follow, tenant_id, view, place.run_id, merged_into)) as joined:
             async for told in joined:
                 yield told
 
     async def _joined(
-        self, tenant_id: str, view: View, run_id: str, merged_into: str, *, to_the_end: bool
+        self, follow: Follow, tenant_id: str, view: View, run_id: str, merged_into: str
     ) -> AsyncGenerator[Told]:
         """What the run tells that another was merged into."""
         async with self._database.tenant(tenant_id) as connection:
             merged_at = await event_log.merged_at(connection, tenant_id, run_id, merged_into)
             is_shown = await runs.status_of(connection, tenant_id, merged_into, view) is not None
         hidden = None if is_shown else ReplyAlone()
-        async with aclosing(self._tail.follow(tenant_id, merged_into, 0, to_the_end=to_the_end)) as events:
+        async with aclosing(follow(tenant_id, merged_into, 0)) as events:
             async for event in events:
                 for shown in [event] if hidden is None else hidden.take(event):
                     yield Told(merged_into if is_shown else run_id, 1, shown, is_before=event.seq <= merged_at)
 
     @asynccontextmanager
     async def following(
-        self, caller: Caller, run_id: str, *, after: int = 0, to_the_end: bool = True
+        self, caller: Caller, run_id: str, *, after: int = 0, to_the_end: bool = True, may_go_on: MayGoOn = always
     ) -> AsyncIterator[AsyncIterator[LoggedEvent]]:
         """The events of a run after number `after`, as they come, up to its end; leaving the block changes nothing.
 
-        Not `to_the_end`: up to the newest that there is.
+        Not `to_the_end`: up to the newest that there is. They end early when the reader may not go on.
 
         Raises:
             NotFound: the caller sees no run with this id.
@@ -107,7 +115,8 @@ class RunEvents:
                 raise NotFound("run", run_id)
             if status not in OPEN and not await event_log.is_kept(connection, caller.tenant_id, run_id):
                 raise Gone(f"The events of run {run_id!r} are not kept any more; GET /v1/runs/{run_id} has the run.")
-        async with aclosing(self._tail.follow(caller.tenant_id, run_id, after, to_the_end=to_the_end)) as events:
+        log = self._tail.follow(caller.tenant_id, run_id, after, to_the_end=to_the_end, may_go_on=may_go_on)
+        async with aclosing(log) as events:
             yield events
 
 

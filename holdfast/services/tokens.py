@@ -104,7 +104,7 @@ class Tokens:
             found = await self._find(claimed)
             self._remembered.put(of_whom, found, mark)
         person, names = found
-        return Caller(claimed.tenant_id, person, claimed.roles, names)
+        return Caller(claimed.tenant_id, person, claimed.roles, names, has_token=True)
 
     def forget(self) -> None:
         """Ask the database of each principal anew."""

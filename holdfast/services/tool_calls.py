@@ -15,7 +15,7 @@ from holdfast.domain.policy import rule_on
 from holdfast.domain.storable import is_storable
 from holdfast.domain.tools import Declaration, ToolCall, ToolCallStatus
 from holdfast.services.confirmation_endings import record, tell_decided
-from holdfast.services.confirmations import Asking, check_right, wake
+from holdfast.services.confirmations import Asking, check_right, roles_of_token, wake
 from holdfast.services.refusals import Asked, recording_refusals
 from holdfast.store import agents, audit, confirmations, event_log, outbox, runs, tool_calls
 from holdfast.store.engine import Database
@@ -148,6 +148,7 @@ def _verdict(caller: Caller, asked: Confirmation, resolved: Resolved) -> confirm
         arguments_digest=asked.arguments_digest,
         decided_by=caller.person,
         decided_via="api",
+        decided_roles=roles_of_token(caller, asked, Permission.TOOL_CALLS_RESOLVE),
         reason=resolved.evidence,
     )
 

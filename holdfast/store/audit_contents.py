@@ -23,7 +23,7 @@ SELECT tool_call_id AS id, arguments, result, error FROM tool_calls
 WHERE tenant_id = :tenant_id AND tool_call_id = ANY(:ids)
 """)
 _CONFIRMATIONS = text("""
-SELECT confirmation_id AS id, arguments, reason, edited_arguments FROM confirmations
+SELECT confirmation_id AS id, arguments, reason, edited_arguments, decided_roles FROM confirmations
 WHERE tenant_id = :tenant_id AND confirmation_id = ANY(:ids)
 """)
 _AGENTS = text("""

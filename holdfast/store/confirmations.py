@@ -41,11 +41,13 @@ ON CONFLICT (tenant_id, tool_call_id, kind, attempt) DO NOTHING
 _DECIDE = text("""
 UPDATE confirmations SET status = :status, decision = :decision, decided_by = :decided_by, decided_via = :decided_via,
                          decided_at = clock_timestamp(), reason = :reason, edited_arguments = :edited_arguments,
-                         edited_digest = :edited_digest
+                         edited_digest = :edited_digest, decided_roles = :decided_roles
 WHERE tenant_id = :tenant_id AND confirmation_id = :confirmation_id AND status = 'pending'
   AND arguments_digest = :arguments_digest AND deadline > clock_timestamp()
 RETURNING confirmation_id
-""").bindparams(bindparam("edited_arguments", type_=JSON(none_as_null=True)))
+""").bindparams(
+    bindparam("edited_arguments", type_=JSON(none_as_null=True)), bindparam("decided_roles", type_=ARRAY(Text))
+)
 
 # Also where the deadline's timer fired a moment before PostgreSQL's clock reached it: the timer has then won the race.
 _EXPIRE = text("""
@@ -118,13 +120,18 @@ WHERE c.tenant_id = :tenant_id AND c.confirmation_id = :confirmation_id
 
 @dataclass(frozen=True)
 class Verdict:
-    """A decision about to be stored. `decided_via` names the way it came: api or chat."""
+    """A decision about to be stored. `decided_via` names the way it came: api or chat.
+
+    `decided_roles`: the roles of a token that it was made with; None: it was made with a key or an account, which is
+    looked at again when the call is dispatched.
+    """
 
     status: ConfirmationStatus
     decision: Decision | Resolution
     arguments_digest: str
     decided_by: str
     decided_via: str
+    decided_roles: list[str] | None
     reason: str | None
     edited_arguments: dict[str, Any] | None = None
     edited_digest: str | None = None

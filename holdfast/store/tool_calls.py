@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select, text
-from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy import Text, bindparam, insert, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSON
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.events import ToolCallStarted, tool_call_now
-from holdfast.domain.permissions import View
+from holdfast.domain.permissions import Permission, View, roles_giving
 from holdfast.domain.tools import Effect, Idempotency, Terms, ToolCall, ToolCallStatus
 from holdfast.store import event_log
 from holdfast.store.tables.runs import confirmations, runs, tool_calls
@@ -40,29 +40,35 @@ WITH dispatched AS (
 SELECT attempts, {event_log.WAKING} FROM dispatched
 """)
 
+# What lets somebody decide: the roles of the token that they decided with, as they were then, since no later ones are
+# known; or else those of any key or account of theirs that is not taken from them. A key that has merely expired since
+# the decision was not taken from anybody; one that had expired before it gives nothing.
+_RIGHTS = """
+SELECT c.decided_roles AS roles WHERE c.decided_roles IS NOT NULL
+UNION ALL
+SELECT k.roles FROM api_keys k
+LEFT JOIN identities i ON i.tenant_id = k.tenant_id AND i.kind = 'key' AND i.subject = k.key_id
+WHERE c.decided_roles IS NULL AND k.tenant_id = c.tenant_id AND c.decided_by IN (k.person, i.principal)
+  AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > c.decided_at)
+UNION ALL
+SELECT i.roles FROM identities i
+WHERE c.decided_roles IS NULL AND i.tenant_id = c.tenant_id AND i.principal = c.decided_by AND i.kind = 'slack'
+"""
+
 # An approval is used once: the row must be approved, unused, bound to the digest that was just recomputed, and decided
-# in time by somebody who may still decide, with whichever key or account of theirs that is not taken from them. (The
-# roles of a token are not known here: they counted when it was decided.) A call that was dispatched before needs a
-# person's word to run it again.
-_USE_APPROVAL = text("""
+# in time by somebody who may still decide. A call that was dispatched before needs a person's word to run it again.
+_USE_APPROVAL = text(f"""
 UPDATE confirmations c SET used_at = clock_timestamp()
 WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND used_at IS NULL AND decided_at <= deadline
   AND CASE WHEN :attempts = 0 THEN kind = 'call' AND status = 'approved'
            ELSE kind = 'outcome' AND attempt = :attempts AND status = 'resolved' AND decision = 'run_again' END
   AND coalesce(edited_digest, arguments_digest) = :arguments_digest
   AND NOT (four_eyes AND decided_by IN (requested_by, sent_by))
-  AND (approvers = '{}' OR decided_by LIKE 'oidc:%' OR EXISTS (
-    SELECT FROM api_keys k
-    WHERE k.tenant_id = c.tenant_id AND k.person = c.decided_by AND k.revoked_at IS NULL AND k.roles && c.approvers
-  ) OR EXISTS (
-    SELECT FROM identities i
-    LEFT JOIN api_keys k
-      ON k.tenant_id = i.tenant_id AND i.kind = 'key' AND k.key_id = i.subject AND k.revoked_at IS NULL
-    WHERE i.tenant_id = c.tenant_id AND i.principal = c.decided_by
-      AND (i.kind = 'oidc' OR i.roles && c.approvers OR k.roles && c.approvers)
-  ))
+  AND EXISTS (
+    SELECT FROM ({_RIGHTS}) its WHERE roles && :deciding AND (c.approvers = '{{}}' OR roles && c.approvers)
+  )
 RETURNING confirmation_id
-""")
+""").bindparams(bindparam("deciding", type_=ARRAY(Text)))
 
 # An outcome that was given up as unknown may still come from the attempt that was dispatched last: it is the truth,
 # unless somebody has settled it meanwhile. One from an attempt before that changes nothing.
@@ -189,6 +195,9 @@ async def use_approval(connection: AsyncConnection, tenant_id: str, call: ToolCa
     """
     values = {"tenant_id": tenant_id, "tool_call_id": call.tool_call_id, "attempts": call.attempts}
     values["arguments_digest"] = arguments_digest
+    values["deciding"] = roles_giving(
+        Permission.TOOL_CALLS_RESOLVE if call.attempts else Permission.CONFIRMATIONS_DECIDE
+    )
     return (await connection.execute(_USE_APPROVAL, values)).one_or_none() is not None
 
 

@@ -149,6 +149,11 @@ class Watch:
         """Say that all that was noticed so far is about to be looked at."""
         self._event.clear()
 
+    @property
+    def has_changed(self) -> bool:
+        """Whether something was noticed since that was said."""
+        return self._event.is_set()
+
     async def changed(self, timeout_s: float = float("inf")) -> None:
         """Wait for a change, or until it is time to look anyway."""
         patience_s = min(timeout_s, self._changes.patience_s(self._channel))

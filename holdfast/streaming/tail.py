@@ -9,7 +9,8 @@ of the same text would be a text without its beginning, and is left out: the who
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -18,7 +19,7 @@ from holdfast.domain.events import TERMINAL, LoggedEvent, MessageDelta
 from holdfast.store import event_log
 from holdfast.store.engine import Database
 from holdfast.store.event_log import Page
-from holdfast.streaming.run_changes import LOG, RunChanges
+from holdfast.streaming.run_changes import LOG, RunChanges, Watch
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,18 @@ _READS = 4
 
 #: How long to rest before reading again when the database is away, in seconds.
 _READ_AGAIN_S = 1.0
+
+
+#: How often it is asked, without an event, whether a reader may go on, in seconds.
+_ASK_AGAIN_S = 5.0
+
+#: Tells whether a reader may go on; asked again and again, so that it had better be quick.
+MayGoOn = Callable[[], Awaitable[bool]]
+
+
+async def always() -> bool:
+    """Of a reader who takes what there is, and is gone."""
+    return True
 
 
 class Tail:
@@ -47,17 +60,22 @@ class Tail:
         self._is_stopping = True
         self._changes.wake_all()
 
-    async def follow(self, tenant_id: str, run_id: str, after: int, *, to_the_end: bool) -> AsyncGenerator[LoggedEvent]:
+    async def follow(
+        self, tenant_id: str, run_id: str, after: int, *, to_the_end: bool, may_go_on: MayGoOn
+    ) -> AsyncGenerator[LoggedEvent]:
         """The events of a run that exists after number `after`, and those to come, up to the last.
 
         Not `to_the_end`: without those to come. Outlasts an absence of the database.
         """
         is_torn = False
         with self._changes.watching(LOG, run_id) as watch:
-            while not self._is_stopping:
+            while not self._is_stopping and await may_go_on():
                 watch.is_seen()
                 page = await self._until_read(tenant_id, run_id, after)
                 for event in page.events:
+                    # A reader that is slow takes a page for long.
+                    if not await may_go_on():
+                        return
                     is_torn = event.type == MessageDelta.TYPE and (is_torn or event.seq != after + 1)
                     after = event.seq
                     if not is_torn:
@@ -67,7 +85,13 @@ class Tail:
                 if page.has_ended or not (page.events or to_the_end):
                     return
                 if not page.events:
-                    await watch.changed()
+                    await self._until_changed(watch, may_go_on)
+
+    async def _until_changed(self, watch: Watch, may_go_on: MayGoOn) -> None:
+        """Wait for a change, or until it is time to look anyway, or until the reader may not go on."""
+        look_at = time.monotonic() + self._changes.patience_s(LOG)
+        while not watch.has_changed and time.monotonic() < look_at and await may_go_on():
+            await watch.changed(_ASK_AGAIN_S)
 
     async def _until_read(self, tenant_id: str, run_id: str, after: int) -> Page:
         while not self._is_stopping:

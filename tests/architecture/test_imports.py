@@ -89,7 +89,7 @@ import asyncio, httpx, api.app, api.pool
 from api.wiring import Access, PoolServices
 
 async def livez():
-    access = Access(keys=None, tokens=None, limits=None, hosts=None)
+    access = Access(keys=None, tokens=None, limits=None, streams=None, hosts=None)
     app = api.pool.create_app(PoolServices(database=None, access=access, models=None))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         assert (await client.get("/livez")).json() == {"status": "ok"}

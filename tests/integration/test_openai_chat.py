@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -9,12 +10,14 @@ import openai
 import pytest
 from openai import DefaultAsyncHttpxClient
 
+from holdfast.services.erasure import Scope
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Stalls, Text, ToolCalls
 from tests.agents.tools import effects
 from tests.harness.caller import Caller
 from tests.harness.conditions import until
 from tests.harness.stage import Stage, serving_api
+from tests.integration.test_erasure import erased
 from tests.integration.test_openai_responses import WEATHER, pay, runs_of, sdk
 
 FUNCTION: Any = {"type": "function", "function": {name: WEATHER[name] for name in WEATHER if name != "type"}}
@@ -259,6 +262,25 @@ async def test_a_repeat_finds_its_own_among_conversations_that_are_alike(
     first, again = [await client.chat.completions.create(**keyed) for _ in range(2)]
     assert first.id == again.id
     assert len(await runs_of(ada)) == 5
+
+
+async def test_a_repeat_finds_its_own_also_when_that_was_erased(
+    client: Any, ada: Caller, stage: Stage, provider: ScriptedProvider
+) -> None:
+    """Another conversation has the same history, and could go on with it."""
+    provider.script(Text("Hello."), Text("Hello."), Text("Fine."))
+    for _ in range(2):
+        await client.chat.completions.create(model="support", messages=[user("hi")])
+    history = [user("hi"), {"role": "assistant", "content": "Hello."}, user("and?")]
+    first = await client.chat.completions.create(model="support", messages=history)
+    old = "UPDATE runs SET completed_at = completed_at - interval '1 day' WHERE tenant_id = $1 AND run_id = $2"
+    await stage.rows(old, ada.tenant_id, (await runs_of(ada))[0]["id"])
+    assert (await erased(stage, Scope(ada.tenant_id, older_than=timedelta(hours=1)))).runs == 1
+
+    retry: Any = {"x-stainless-retry-count": "1"}
+    again = await client.chat.completions.create(model="support", messages=history, extra_headers=retry)
+    assert again.id == first.id
+    assert len(await runs_of(ada)) == 3
 
 
 async def test_models(client: Any, ada: Caller) -> None:

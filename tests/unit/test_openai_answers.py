@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import openai
@@ -14,6 +14,7 @@ import pytest
 from fastapi import Request as HttpRequest
 from openai.types.chat import ChatCompletionChunk
 
+from api.open_streams import OpenStream
 from api.openai_answers import ChatAnswer, ResponseAnswer
 from api.openai_route import as_lines, while_heard
 from holdfast.domain import events
@@ -113,9 +114,9 @@ async def test_nobody_is_waited_for_who_has_left() -> None:
     async def at_once() -> dict[str, Any]:
         return {"a": 1}
 
-    request = HttpRequest({"type": "http"}, receive)
-    assert await while_heard(request, at_once()) == {"a": 1}
-    waiting = asyncio.create_task(while_heard(request, answer()))
+    request, reading = HttpRequest({"type": "http"}, receive), cast(OpenStream, None)
+    assert await while_heard(request, reading, at_once()) == {"a": 1}
+    waiting = asyncio.create_task(while_heard(request, reading, answer()))
     await asyncio.sleep(0)
     left.set()
     assert await waiting == {}

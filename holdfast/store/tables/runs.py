@@ -211,6 +211,7 @@ confirmations = Table(
     Column("decided_by", Text),
     Column("decided_via", Text),
     Column("decided_at", DateTime(timezone=True)),
+    Column("decided_roles", ARRAY(Text), comment="of a token, those that counted; null: made with a key or an account"),
     Column("reason", Text),
     Column("edited_arguments", JSON, comment="what a person put in place of the arguments"),
     Column("edited_digest", Text),
