@@ -22,7 +22,7 @@ from holdfast.services.runs import TERMINATED, end_lost
 from holdfast.store import outbox, runs
 from holdfast.store.engine import Database
 from holdfast.store.outbox import Word
-from holdfast.streaming.run_changes import OUTBOX, RunChanges
+from holdfast.streaming.run_changes import RunChanges
 from holdfast.temporal.client import CALL, DeliveryWorkflows, MessageWorkflows
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Relay:
         return len(acknowledged)
 
     async def _run(self) -> None:
-        with self._changes.watching(OUTBOX, "") as watch:
+        with self._changes.watching_outbox() as watch:
             while True:
                 watch.is_seen()
                 try:

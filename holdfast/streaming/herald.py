@@ -1,18 +1,18 @@
-"""Telling readers that logs have grown, apart from the commits that made them grow, and for many logs at once.
+"""Telling those who wait what has changed, apart from the commits that changed it, and for many commits at once.
 
-PostgreSQL has transactions that notify commit one after the other, each with its own sync of the disk: some hundreds a
-second, whoever writes. One that writes nothing waits for no disk. So what is written often, and may be heard late when
-a worker dies in between, is committed first and told afterwards.
+Whoever commits waits for nothing here: `holdfast.store.changes` says why. What can't be told is left: whoever waits
+looks now and then, which `holdfast.streaming.run_changes` does for all of a process.
 """
 
 import asyncio
 import logging
+from collections.abc import Collection
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from holdfast.domain.errors import Unavailable
-from holdfast.store import event_log
-from holdfast.store.engine import Database
+from holdfast.store import changes
+from holdfast.store.changes import Change
 
 log = logging.getLogger(__name__)
 
@@ -21,16 +21,17 @@ _TELL_S = 2.0
 
 
 class Herald:
-    """One a process. What grows while it tells is told together, next."""
+    """One a process. What changes while it tells is told together, next."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._grown: set[str] = set()
+    def __init__(self, engine: AsyncEngine) -> None:
+        # A single statement is a transaction by itself, which saves the round trips of its beginning and its end.
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._untold: set[Change] = set()
         self._task: asyncio.Task[None] | None = None
 
-    def tell(self, run_id: str) -> None:
-        """Have the readers of a run look soon; waits for nothing."""
-        self._grown.add(run_id)
+    def tell(self, committed: Collection[Change]) -> None:
+        """Have those who wait look soon; waits for nothing."""
+        self._untold.update(committed)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._tell(), name="herald")
 
@@ -40,11 +41,10 @@ class Herald:
             await self._task
 
     async def _tell(self) -> None:
-        while self._grown:
-            grown, self._grown = self._grown, set()
+        while self._untold:
+            untold, self._untold = self._untold, set()
             try:
-                async with asyncio.timeout(_TELL_S), self._database.nobody() as connection:
-                    await event_log.wake(connection, sorted(grown))
-            except (Unavailable, SQLAlchemyError, TimeoutError) as error:
-                # Readers look by themselves now and then.
-                log.warning("readers of %s runs are not told of new text: %s", len(grown), type(error).__name__)
+                async with asyncio.timeout(_TELL_S), self._engine.connect() as connection:
+                    await changes.tell(connection, untold)
+            except (OSError, SQLAlchemyError, TimeoutError) as error:
+                log.warning("%s changes are not told, and will be seen late: %s", len(untold), type(error).__name__)

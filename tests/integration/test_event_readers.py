@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,7 +12,8 @@ import pytest
 from sqlalchemy import make_url
 
 from holdfast.domain.events import ToolCallStarted
-from holdfast.store import event_log
+from holdfast.store import changes, event_log
+from holdfast.store.changes import LOG, Change
 from holdfast.store.engine import Database, create_engine
 from holdfast.streaming.herald import Herald
 from holdfast.testing.provider import ScriptedProvider
@@ -191,27 +193,48 @@ async def test_numbers_follow_commits_however_many_write(ada: Caller, stage: Sta
     assert row["last_seq"] == len(seen)
 
 
-async def test_what_grows_while_others_are_told_is_told_next(stage: Stage) -> None:
+async def test_what_a_transaction_changed_is_told_after_its_commit_alone(stage: Stage) -> None:
+    told: list[Collection[Change]] = []
+    engine = create_engine(stage.database_url, pool_size=1)
+    database = Database(engine, told.append)
+    async with database.tenant("somebody") as connection:
+        changes.note(connection, Change(LOG, "a run"), Change(LOG, "a run"))
+        before = list(told)
+    with contextlib.suppress(LookupError):
+        async with database.tenant("somebody") as connection:
+            changes.note(connection, Change(LOG, "another"))
+            raise LookupError
+    async with database.tenant("somebody"):
+        pass
+    await engine.dispose()
+
+    assert before == []
+    assert told == [{Change(LOG, "a run")}]
+
+
+async def test_what_changes_while_others_are_told_is_told_next(stage: Stage) -> None:
     heard: list[str] = []
+    engine = create_engine(stage.database_url, pool_size=1)
     connection = await asyncpg.connect(make_url(stage.database_url).set(drivername="postgresql").render_as_string())
     try:
-        await connection.add_listener(event_log.CHANNEL, lambda *told: heard.append(told[-1]))
-        herald = Herald(stage.database)
-        herald.tell("first")
+        await connection.add_listener(LOG, lambda *told: heard.append(told[-1]))
+        herald = Herald(engine)
+        herald.tell([Change(LOG, "first")])
         await asyncio.sleep(0)
         for number in range(100):
-            herald.tell(f"run {number % 50}")
+            herald.tell([Change(LOG, f"run {number % 50}")])
         await herald.close()
         await until(lambda: len(heard) >= 51)
     finally:
         await connection.close()
+        await engine.dispose()
 
     assert sorted(heard) == sorted(["first", *(f"run {number}" for number in range(50))])
 
 
 async def test_a_database_that_is_away_is_told_nothing_and_nobody_waits_for_it() -> None:
-    away = Database(create_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nothing", pool_size=1))
+    away = create_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nothing", pool_size=1)
     herald = Herald(away)
-    herald.tell("a run")
+    herald.tell([Change(LOG, "a run")])
     await herald.close()
-    await away.close()
+    await away.dispose()
