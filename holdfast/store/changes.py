@@ -10,8 +10,8 @@ Only the trigger on `events` notifies as it writes, where a tenant has a webhook
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 #: The channels: a run's status has changed, or its log has grown; the payload is the run's id.
@@ -23,10 +23,7 @@ OUTBOX = "holdfast_outbox"
 
 _NOTED = "holdfast.changes"
 
-_TELL = text("""
-SELECT pg_notify(channel, run_id)
-FROM unnest(CAST(:channels AS text[]), CAST(:run_ids AS text[])) AS changed (channel, run_id)
-""")
+_TELL = "SELECT pg_notify(channel, run_id) FROM unnest($1::text[], $2::text[]) AS changed (channel, run_id)"
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,6 @@ def note(connection: AsyncConnection, *changes: Change) -> None:
     connection.info[_NOTED].update(changes)
 
 
-async def tell(connection: AsyncConnection, changes: Collection[Change]) -> None:
-    """Notify. Needs no tenant."""
-    values = {"channels": [one.channel for one in changes], "run_ids": [one.run_id for one in changes]}
-    await connection.execute(_TELL, values)
+async def tell(driver: Any, changes: Collection[Change]) -> None:
+    """Notify, in a transaction of its own, through a connection of the driver (asyncpg). Needs no tenant."""
+    await driver.execute(_TELL, [one.channel for one in changes], [one.run_id for one in changes])

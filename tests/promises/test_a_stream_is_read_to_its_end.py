@@ -113,7 +113,7 @@ async def test_nobody_can_be_told_that_anything_has_changed(
     assert seen == await whole_log(ada, run_id)
     assert shown(seen) == _COUNTED
     assert reply == "Found."
-    assert "are not told, and will be seen late: ProgrammingError" in caplog.text
+    assert "are not told, and will be seen late: InsufficientPrivilegeError" in caplog.text
 
 
 async def test_hundreds_read_at_once_in_bounded_memory(
