@@ -15,10 +15,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast.domain.errors import Unavailable
 from holdfast.domain.events import TERMINAL, LoggedEvent, MessageDelta
+from holdfast.domain.runs import OPEN
 from holdfast.store import event_log
 from holdfast.store.changes import LOG
 from holdfast.store.engine import Database
 from holdfast.store.event_log import Page
+from holdfast.store.runs import Head
 from holdfast.streaming.run_changes import RunChanges
 
 log = logging.getLogger(__name__)
@@ -53,8 +55,12 @@ class Tail:
 
         Not `to_the_end`: without those to come. Outlasts an absence of the database.
         """
+
+        def is_news(head: Head) -> bool:
+            return head.last_seq > after or head.status not in OPEN
+
         is_torn = False
-        with self._changes.watching(LOG, tenant_id, run_id, lambda head: head.last_seq > after) as watch:
+        with self._changes.watching(LOG, tenant_id, run_id, is_news) as watch:
             while not self._is_stopping:
                 watch.is_seen()
                 page = await self._until_read(tenant_id, run_id, after)
