@@ -43,7 +43,6 @@ from holdfast.store.engine import Database
 from holdfast.store.event_log import Tail, Try
 from holdfast.store.steps import Step
 from holdfast.store.tool_calls import Proposal
-from holdfast.streaming.herald import Herald
 from holdfast.tools import clients
 from holdfast.tools.registry import Tool, ToolRegistry
 from holdfast.tools.run import MAX_SHOWN_CHARACTERS, MAX_STORED_CHARACTERS
@@ -87,7 +86,6 @@ class ModelActivities:
         tools: ToolRegistry,
         provider_keys: ProviderKeys,
         slots: TenantSlots,
-        herald: Herald,
     ) -> None:
         self._database = database
         self._provider_keys = provider_keys
@@ -96,7 +94,6 @@ class ModelActivities:
         self._tools = tools
         self._writes = asyncio.Semaphore(WRITES)
         self._slots = slots
-        self._herald = herald
 
     @activity.defn
     async def call_model(self, step: ModelStep) -> ModelAnswer:
@@ -171,7 +168,7 @@ class ModelActivities:
 
     async def _ask(self, step: ModelStep, question: _Question) -> tuple[Completion, Tail]:
         """The answer, and what is left to be told of its text: the rest was streamed."""
-        async with Stream.open(self._database, self._herald, self._writes, _as_try(step)) as stream:
+        async with Stream.open(self._database, self._writes, _as_try(step)) as stream:
             completion = await self._complete(step, question, stream)
             return completion, await stream.end(storable(completion.text, MAX_STORED_CHARACTERS))
 

@@ -21,7 +21,6 @@ from holdfast.domain.storable import storable
 from holdfast.store import event_log
 from holdfast.store.engine import Database
 from holdfast.store.event_log import Tail, Try
-from holdfast.streaming.herald import Herald
 from holdfast.tools.run import MAX_STORED_CHARACTERS
 
 log = logging.getLogger(__name__)
@@ -43,9 +42,8 @@ WRITES = 3
 class Stream:
     """One try's text. `hear` never waits."""
 
-    def __init__(self, database: Database, herald: Herald, writes: asyncio.Semaphore, own: Try) -> None:
+    def __init__(self, database: Database, writes: asyncio.Semaphore, own: Try) -> None:
         self._database = database
-        self._herald = herald
         self._writes = writes
         self._own = own
         self._heard: list[StreamEvent] = []
@@ -57,9 +55,9 @@ class Stream:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, database: Database, herald: Herald, writes: asyncio.Semaphore, own: Try) -> AsyncIterator[Self]:
+    async def open(cls, database: Database, writes: asyncio.Semaphore, own: Try) -> AsyncIterator[Self]:
         """A stream that writes what it hears while the block runs."""
-        stream = cls(database, herald, writes, own)
+        stream = cls(database, writes, own)
         task = asyncio.create_task(stream._keep_writing(), name="stream")
         try:
             yield stream
@@ -129,7 +127,6 @@ class Stream:
             else:
                 self._is_off = not await event_log.write(connection, self._own, self._attempt, part)
         if part is not None:
-            self._herald.tell(self._own.run_id)
             self._written += part
         self._is_off = self._is_off or len(self._written) > MAX_STORED_CHARACTERS
 

@@ -52,6 +52,7 @@ from holdfast.services.tokens import Tokens, TokenTerms
 from holdfast.services.tool_calls import ToolCalls
 from holdfast.services.webhooks import Webhooks
 from holdfast.store.engine import Database, create_engine
+from holdfast.streaming.herald import Herald
 from holdfast.streaming.run_changes import RunChanges
 from holdfast.temporal import client
 from holdfast.temporal.client import CALL, DeliveryWorkflows, MessageWorkflows
@@ -131,7 +132,8 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
         Unavailable: the database does not answer. (Temporal may be away: what is accepted meanwhile starts later.)
     """
     engine = create_engine(settings.database_url.get_secret_value(), settings.database_pool_size)
-    database = Database(engine)
+    herald = Herald(engine)
+    database = Database(engine, herald.tell)
     try:
         await database.check_role()
         provider_keys = ProviderKeys(database, settings.keyring)
@@ -177,6 +179,7 @@ async def wire(settings: ApiSettings) -> AsyncIterator[Services]:
                 codec=None if settings.keyring is None else SealingCodec(settings.keyring),
             )
     finally:
+        await herald.close()
         await database.close()
 
 
@@ -188,7 +191,7 @@ async def _running(
     deliveries: DeliveryWorkflows,
     stopper: Stopper,
 ) -> AsyncIterator[RunChanges]:
-    changes, sweeper = RunChanges(engine), Sweeper(database, workflows)
+    changes, sweeper = RunChanges(engine, database), Sweeper(database, workflows)
     relay = Relay(database, workflows, deliveries, changes)
     changes.start()
     relay.start()

@@ -82,8 +82,9 @@ async def wire(settings: WorkerSettings) -> AsyncIterator[Parts]:
     agents_yaml.check_tools(file, tools.described)
     prefixes = [] if mcp is None else [tool_prefix(server.name) for server in mcp.servers]
     _warn(models, [*(() if mcp is None else mcp.warnings), *agents_yaml.warnings(file, tools.described, prefixes)])
-    database = Database(create_engine(settings.database_url.get_secret_value(), settings.database_pool_size))
-    runner, herald = ToolRunner(), Herald(database)
+    engine = create_engine(settings.database_url.get_secret_value(), settings.database_pool_size)
+    runner, herald = ToolRunner(), Herald(engine)
+    database = Database(engine, herald.tell)
     try:
         await database.check_role()
         temporal = await client.connect(settings.keyring)
@@ -91,7 +92,7 @@ async def wire(settings: WorkerSettings) -> AsyncIterator[Parts]:
         for model in pool.unpriced:
             log.warning("%s: no price is known for %s: %s", models.path, model, SET_A_PRICE)
         workflows = MessageWorkflows(temporal, settings.task_queue)
-        activities = _activities(settings, database, workflows, pool, tools, runner, herald)
+        activities = _activities(settings, database, workflows, pool, tools, runner)
         async with _mcp_servers(mcp, tools), _stopping(database, workflows):
             yield Parts(_worker(settings, temporal, activities), database)
     finally:
@@ -126,7 +127,6 @@ def _activities(
     pool: ModelPool,
     tools: ToolRegistry,
     runner: ToolRunner,
-    herald: Herald,
 ) -> Sequence[Callable[..., Any]]:
     catalogue = AgentCatalogue()
     provider_keys = ProviderKeys(database, settings.keyring)
@@ -136,7 +136,7 @@ def _activities(
         turn.begin_turn,
         turn.reclaim_turn,
         turn.finish_turn,
-        ModelActivities(database, catalogue, pool, tools, provider_keys, _slots(settings), herald).call_model,
+        ModelActivities(database, catalogue, pool, tools, provider_keys, _slots(settings)).call_model,
         ToolActivities(database, catalogue, tools, runner).execute_tool,
         confirmations.request_confirmation,
         confirmations.check_confirmation,

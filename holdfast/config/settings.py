@@ -124,7 +124,8 @@ class SealingSettings(Settings):
 class ServingSettings(SealingSettings):
     """What the API and the worker share."""
 
-    database_pool_size: int = Field(default=10, ge=1, description="the most connections of this process")
+    # One tells what has changed, one of the API listens to that, and the others do the work.
+    database_pool_size: int = Field(default=10, ge=3, description="the most connections of this process")
     task_queue: str = Field(default="holdfast", description="the name of the Temporal task queue")
     webhook_allow: AllowedHosts = Field(
         default=(), description="hosts that webhooks may go to also by http, or though private: http://10.0.0.5:8080"

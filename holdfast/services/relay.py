@@ -22,7 +22,7 @@ from holdfast.services.runs import TERMINATED, end_lost
 from holdfast.store import outbox, runs
 from holdfast.store.engine import Database
 from holdfast.store.outbox import Word
-from holdfast.streaming.run_changes import OUTBOX, RunChanges, Watch
+from holdfast.streaming.run_changes import RunChanges, Watch
 from holdfast.temporal.client import CALL, DeliveryWorkflows, MessageWorkflows
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Relay(Looking):
         return len(acknowledged)
 
     async def _run(self) -> None:
-        with self._changes.watching(OUTBOX, "") as self._watch:
+        with self._changes.watching_outbox() as self._watch:
             await super()._run()
 
     async def _look(self) -> None:

@@ -133,7 +133,7 @@ class Runs:
                 raise NotFound("run", run_id)
             return status
 
-        return await self._changes.wait_until(run_id, read, _needs_no_waiting, timeout_s)
+        return await self._changes.wait_until(tenant_id, run_id, read, _needs_no_waiting, timeout_s)
 
 
 def _answered_by(own: RunDetail, other: RunDetail) -> RunDetail:

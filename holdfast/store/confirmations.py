@@ -16,6 +16,8 @@ from holdfast.domain.agents import Escalation
 from holdfast.domain.confirmations import Confirmation, ConfirmationKind, ConfirmationStatus, Decision, Resolution
 from holdfast.domain.ids import new_confirmation_id, workflow_id
 from holdfast.domain.permissions import View
+from holdfast.store import changes
+from holdfast.store.changes import STATUS, Change
 from holdfast.store.tables.runs import confirmations
 from holdfast.store.views import of_runs_in
 
@@ -97,11 +99,8 @@ WHERE tenant_id = :tenant_id AND confirmation_id = :confirmation_id
 # run first of all, and so sees what the one before has committed. Whoever waits for the reply learns that a person is
 # asked first.
 _MARK_WAITING = text("""
-WITH waiting AS (
-  UPDATE runs SET status = 'requires_confirmation'
-  WHERE tenant_id = :tenant_id AND run_id = :run_id AND status = 'running' RETURNING run_id
-)
-SELECT pg_notify('holdfast_runs', run_id) FROM waiting
+UPDATE runs SET status = 'requires_confirmation'
+WHERE tenant_id = :tenant_id AND run_id = :run_id AND status = 'running' RETURNING run_id
 """)
 
 _MARK_RUNNING_AGAIN = text("""
@@ -254,7 +253,8 @@ async def is_overdue(connection: AsyncConnection, tenant_id: str, confirmation_i
 
 async def mark_run_waiting(connection: AsyncConnection, tenant_id: str, run_id: str) -> None:
     """The run, which is locked, waits for a person."""
-    await connection.execute(_MARK_WAITING, {"tenant_id": tenant_id, "run_id": run_id})
+    if await connection.scalar(_MARK_WAITING, {"tenant_id": tenant_id, "run_id": run_id}) is not None:
+        changes.note(connection, Change(STATUS, run_id))
 
 
 async def mark_run_going_on(connection: AsyncConnection, tenant_id: str, run_id: str) -> None:

@@ -16,6 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.deliveries import Delivery, DeliveryRecord, DeliveryStatus
 from holdfast.domain.steps import DeliveryRef
+from holdfast.store import changes
+from holdfast.store.changes import OUTBOX, Change
 
 _OWN = "tenant_id = :tenant_id AND delivery_id = :delivery_id AND workflow_id = :workflow_id AND status = 'pending'"
 
@@ -73,7 +75,7 @@ WITH replayed AS (
   INSERT INTO outbox (tenant_id, kind, workflow_id, run_id, subject_id, due_at)
   SELECT tenant_id, 'deliver', workflow_id, run_id, delivery_id, clock_timestamp() FROM replayed
 )
-SELECT replayed.*, pg_notify('holdfast_outbox', '') FROM replayed
+SELECT * FROM replayed
 """)
 
 _PAGE = text("""
@@ -132,7 +134,10 @@ async def replay(
     """Have a delivery told again, by a workflow of its own, whatever became of it. None: there is none."""
     values = {"tenant_id": tenant_id, "target_id": target_id, "delivery_id": delivery_id}
     row = (await connection.execute(_REPLAY, values)).one_or_none()
-    return None if row is None else _record(row)
+    if row is None:
+        return None
+    changes.note(connection, Change(OUTBOX))
+    return _record(row)
 
 
 async def page(

@@ -13,8 +13,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from holdfast.domain.errors import ConfigurationError, Unavailable
-from holdfast.store import catalogue
+from holdfast.store import catalogue, changes
 from holdfast.store.catalogue import Breach
+from holdfast.store.changes import Tell
 
 _SET = text("SELECT set_config(:name, :value, true)")
 
@@ -60,10 +61,14 @@ def create_engine(url: str, pool_size: int) -> AsyncEngine:
 
 
 class Database:
-    """Hands out transactions. Raises `Unavailable` when PostgreSQL does not answer."""
+    """Hands out transactions. Raises `Unavailable` when PostgreSQL does not answer.
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    `tell` is handed what each has changed, once it is committed; None: whoever waits finds out alone, a little later.
+    """
+
+    def __init__(self, engine: AsyncEngine, tell: Tell | None = None) -> None:
         self._engine = engine
+        self._tell = tell
 
     @asynccontextmanager
     async def tenant(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
@@ -90,12 +95,6 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def nobody(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that sees no row of anybody's: to notify."""
-        async with self._transaction("app.nobody", "on") as connection:
-            yield connection
-
-    @asynccontextmanager
     async def snapshot(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
         """A transaction that reads the rows of one tenant, all as they were at its beginning."""
         async with self._transaction("app.tenant_id", tenant_id, isolation="REPEATABLE READ") as connection:
@@ -108,8 +107,11 @@ class Database:
                 if isolation is not None:
                     await connection.execution_options(isolation_level=isolation)
                 await _begin(connection, name, value)
+                noted = changes.noting(connection)
                 yield connection
                 await connection.commit()
+                if noted and self._tell is not None:
+                    self._tell(noted)
         except (OSError, PoolTimeoutError) as error:
             raise Unavailable("The database can't be reached.") from error
         except StatementError as error:

@@ -2,8 +2,8 @@
 
 Numbers come from a counter on the run's row, which stays locked until the transaction ends: they have no gap, and are
 committed in their order, so that whoever has read up to one misses none before it. A statement that changes the run
-itself counts up in passing; others add `counted` and `logged` below to their own, which costs no round trip. Readers
-are woken by the commit, over `CHANNEL`; of pieces of text, by `wake` after it. When a run has ended, its log is closed.
+itself counts up in passing; others add `counted` and `logged` below to their own, which costs no round trip, and note
+that the log has grown (`grown`), which readers are told after the commit. When a run has ended, its log is closed.
 
 Pieces of text share the numbers. Which try may write them stands on the run's row too (`stream_…`), and each write
 compares: a worker that was thought to be dead writes nothing into the text of its successor.
@@ -28,10 +28,9 @@ from holdfast.domain.events import (
     RunMerged,
 )
 from holdfast.domain.runs import OPEN
+from holdfast.store import changes
+from holdfast.store.changes import LOG, Change
 from holdfast.store.tables.runs import OPEN_STATES
-
-#: What is notified when a log has grown; the payload is the run's id.
-CHANNEL = "holdfast_events"
 
 
 def counted(after: str, also: str = "", more: str = "0") -> str:
@@ -59,13 +58,7 @@ logged AS (
   SELECT :tenant_id, {by}.run_id, {by}.last_seq - cardinality(CAST(:types AS text[])) + told.place, told.type,
          CAST(told.data AS json)
   FROM {by}, unnest(CAST(:types AS text[]), CAST(:data AS text[])) WITH ORDINALITY AS told (type, data, place)
-), woken AS (
-  SELECT pg_notify('{CHANNEL}', run_id) FROM {by} WHERE cardinality(CAST(:types AS text[])) > 0
 )"""
-
-
-#: Has the part above run: a SELECT that nobody reads is not carried out.
-WAKING = "(SELECT count(*) FROM woken)"
 
 
 def parameters(events: Sequence[Event]) -> dict[str, list[str]]:
@@ -75,7 +68,7 @@ def parameters(events: Sequence[Event]) -> dict[str, list[str]]:
 
 _APPEND = text(f"""
 WITH this AS (SELECT CAST(:run_id AS text) AS run_id), {counted("this")}, {logged()}
-SELECT {WAKING}
+SELECT run_id FROM counted
 """)
 
 # A run is told of with what is new of its log as of one moment: as much as there is room for, and at least one event.
@@ -152,8 +145,6 @@ WITH counted AS (
 SELECT run_id FROM counted
 """)
 
-_WAKE = text(f"SELECT pg_notify('{CHANNEL}', run_id) FROM unnest(CAST(:run_ids AS text[])) run_id")
-
 # Of a try before, or, if it is named, of this one.
 _VOID = text(f"""
 WITH voided AS (
@@ -167,7 +158,7 @@ WITH voided AS (
          json_build_object('step', CAST(:step AS int), 'attempt', stream_attempt)
   FROM voided
 )
-SELECT pg_notify('{CHANNEL}', run_id) FROM voided
+SELECT run_id FROM voided
 """)
 
 
@@ -199,8 +190,17 @@ class Page:
 
 async def append(connection: AsyncConnection, tenant_id: str, run_id: str, *events: Event) -> None:
     """Log what happened in a run, in the transaction of what it tells. Locks the run; one that has ended is left."""
-    if events:
-        await connection.execute(_APPEND, {"tenant_id": tenant_id, "run_id": run_id, **parameters(events)})
+    if not events:
+        return
+    values = {"tenant_id": tenant_id, "run_id": run_id, **parameters(events)}
+    grown(connection, await connection.scalar(_APPEND, values))
+
+
+def grown(connection: AsyncConnection, run_id: str | None) -> bool:
+    """Have the readers of a log that has grown look, after the commit. False: none has, there is no run."""
+    if run_id is not None:
+        changes.note(connection, Change(LOG, run_id))
+    return run_id is not None
 
 
 async def read(
@@ -222,11 +222,6 @@ async def read(
 async def is_kept(connection: AsyncConnection, tenant_id: str, run_id: str) -> bool:
     """Whether there is a log of a run that has ended: it may be too old, or erased, or older than logs are."""
     return bool(await connection.scalar(_IS_KEPT, {"tenant_id": tenant_id, "run_id": run_id}))
-
-
-async def wake(connection: AsyncConnection, run_ids: Sequence[str]) -> None:
-    """Have the readers of runs look. Needs no tenant."""
-    await connection.execute(_WAKE, {"run_ids": run_ids})
 
 
 async def decided_at(connection: AsyncConnection, tenant_id: str, run_id: str, confirmation_ids: Sequence[str]) -> int:
@@ -262,16 +257,17 @@ async def open_stream(connection: AsyncConnection, own: Try, text: str) -> int |
     opened: int | None = await connection.scalar(_OPEN_STREAM, values)
     if opened is None and await void(connection, own):
         opened = await connection.scalar(_OPEN_STREAM, values)
+    grown(connection, None if opened is None else own.run_id)
     return opened
 
 
 async def write(connection: AsyncConnection, own: Try, attempt: int, text: str) -> bool:
     """Write more text of a try. False: it has nothing to say any more."""
     values = {**vars(own), "attempt": attempt, "text": text}
-    return (await connection.execute(_WRITE, values)).one_or_none() is not None
+    return grown(connection, await connection.scalar(_WRITE, values))
 
 
 async def void(connection: AsyncConnection, own: Try, attempt: int | None = None) -> bool:
     """Take back what stands of a try that broke off, by default of whichever. False: there is nothing to take back."""
     values: dict[str, Any] = {**vars(own), "attempt": attempt}
-    return (await connection.execute(_VOID, values)).one_or_none() is not None
+    return grown(connection, await connection.scalar(_VOID, values))

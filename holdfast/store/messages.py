@@ -143,7 +143,10 @@ ORDER BY r.position, t.step, t.position
 
 
 async def accept(connection: AsyncConnection, row: dict[str, Any], event: Event, *, new_conversation: bool) -> bool:
-    """Store an accepted message with its run, whose log it begins. False: there is no such conversation."""
+    """Store an accepted message with its run, whose log it begins. False: there is no such conversation.
+
+    Nobody is told of the log: nobody has read in it yet.
+    """
     values = {**row, **event_log.parameters([event])}
     if new_conversation:
         return (await connection.execute(_ACCEPT_INTO_NEW, values)).one_or_none() is not None

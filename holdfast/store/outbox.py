@@ -57,9 +57,6 @@ _REPEAT = text("""
 UPDATE outbox SET due_at = clock_timestamp() + CAST(:after AS interval) WHERE outbox_id = ANY(:outbox_ids)
 """)
 
-#: What is notified when a word is added that nobody but the relay says; without a payload.
-CHANNEL = "holdfast_outbox"
-
 
 @dataclass(frozen=True)
 class Word:

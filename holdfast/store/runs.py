@@ -1,5 +1,6 @@
 """Runs: reading them, one or a page."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -25,6 +26,10 @@ SELECT this.agent, this.agent_version, this.stream_is_open, this.client_tools,
        this.cancelled_by IS NOT NULL OR EXISTS (SELECT FROM switches w
          WHERE w.tenant_id IN (this.tenant_id, '*') AND w.agent IN ('', this.agent)) AS is_held_back
 FROM runs this WHERE this.tenant_id = :tenant_id AND this.run_id = :run_id
+""")
+
+_HEADS = text("""
+SELECT run_id, status, last_seq FROM runs WHERE tenant_id = :tenant_id AND run_id = ANY(:run_ids)
 """)
 
 _LOCK = text("""
@@ -58,6 +63,21 @@ async def status_of(connection: AsyncConnection, tenant_id: str, run_id: str, vi
     query = select(runs.c.status).where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id, runs_in(view))
     status = await connection.scalar(query)
     return None if status is None else RunStatus(status)
+
+
+@dataclass(frozen=True)
+class Head:
+    """How far a run has come: its status, and the number of the newest event of its log."""
+
+    run_id: str
+    status: RunStatus
+    last_seq: int
+
+
+async def heads(connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]) -> list[Head]:
+    """How far some runs have come."""
+    rows = await connection.execute(_HEADS, {"tenant_id": tenant_id, "run_ids": list(run_ids)})
+    return [Head(row.run_id, RunStatus(row.status), row.last_seq) for row in rows]
 
 
 @dataclass(frozen=True)

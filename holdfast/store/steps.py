@@ -34,7 +34,7 @@ WITH step AS (
          coalesce(CAST(:tail_of AS int), stream_attempt), CAST(:tail AS text)
   FROM counted WHERE CAST(:tail AS text) <> ''
 )
-SELECT run_id, {event_log.WAKING} FROM step
+SELECT run_id FROM step
 """).bindparams(bindparam("attempts", type_=JSONB), bindparam("cost_usd", type_=Numeric(18, 9)))
 
 _FAILING_FOR = text("""
@@ -62,8 +62,8 @@ class Step:
 async def store(connection: AsyncConnection, tenant_id: str, step: Step, events: Sequence[Event], tail: Tail) -> bool:
     """Store a step, once, and log its events and the tail of its text. False: it was stored before, and stays."""
     told = {**event_log.parameters(events), "tail": tail.text, "tail_of": tail.attempt}
-    row = await connection.execute(_STORE, {"tenant_id": tenant_id, **_as_row(step), **told})
-    return row.one_or_none() is not None
+    stored = await connection.scalar(_STORE, {"tenant_id": tenant_id, **_as_row(step), **told})
+    return event_log.grown(connection, stored)
 
 
 async def find(connection: AsyncConnection, tenant_id: str, run_id: str, step: int) -> Step | None:

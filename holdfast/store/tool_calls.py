@@ -37,7 +37,7 @@ WITH dispatched AS (
   WHERE tenant_id = :tenant_id AND tool_call_id = :tool_call_id AND status IN ('approved', 'dispatched')
   RETURNING run_id, attempts
 ), {event_log.counted("dispatched")}, {event_log.logged()}
-SELECT attempts, {event_log.WAKING} FROM dispatched
+SELECT attempts FROM dispatched
 """)
 
 # What lets somebody decide: the roles of the token that they decided with, as they were then, since no later ones are
@@ -79,7 +79,7 @@ WITH settled AS (
     AND (status = 'dispatched' OR status = 'ambiguous' AND :status <> 'ambiguous')
   RETURNING run_id
 ), {event_log.counted("settled")}, {event_log.logged()}
-SELECT run_id, {event_log.WAKING} FROM settled
+SELECT run_id FROM settled
 """)
 
 _RESOLVE = text("""
@@ -185,6 +185,7 @@ async def dispatch(connection: AsyncConnection, tenant_id: str, call: ToolCall) 
     of_call = {"tenant_id": tenant_id, "tool_call_id": call.tool_call_id}
     dispatched = await connection.execute(_DISPATCH, {**of_call, **event_log.parameters([started])})
     attempts: int = dispatched.scalar_one()
+    event_log.grown(connection, call.run_id)
     return attempts
 
 
@@ -214,8 +215,8 @@ async def settle(
     values = {"status": status, "result": result, "error": error, "attempts": call.attempts}
     told = tool_call_now(call.tool_call_id, call.tool, status, result=result, error=error)
     of_call = {"tenant_id": tenant_id, "tool_call_id": call.tool_call_id}
-    row = await connection.execute(_SETTLE, {**of_call, **values, **event_log.parameters(told)})
-    return row.one_or_none() is not None
+    settled = await connection.scalar(_SETTLE, {**of_call, **values, **event_log.parameters(told)})
+    return event_log.grown(connection, settled)
 
 
 async def move(

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from holdfast.domain.events import Event, MessageReset, RunCancelled, RunCompleted, RunFailed, RunMerged, RunStarted
 from holdfast.domain.ids import workflow_id
 from holdfast.domain.runs import OPEN, RunStatus
-from holdfast.store import audit, event_log
+from holdfast.store import audit, changes, event_log
+from holdfast.store.changes import LOG, STATUS, Change
 from holdfast.store.tables.runs import OPEN_STATES
 
 # The lock comes first, in a statement of its own: what the statement that locks reads of rows that it does not lock
@@ -42,7 +43,7 @@ WITH turn AS (
   UPDATE runs SET status = 'running', last_seq = last_seq + 1
   WHERE tenant_id = :tenant_id AND run_id = :run_id AND status = 'queued' RETURNING run_id, last_seq
 ), {event_log.logged("begun")}
-SELECT {event_log.WAKING}
+SELECT run_id FROM begun
 """)
 
 # The messages that wait, up to the first that does not want to join or is meant for another agent, join the run that
@@ -74,7 +75,7 @@ WITH turn AS (
     'run_id', run_id, 'conversation_id', conversation_id, 'message_id', message_id, 'merged_into', CAST(:run_id AS text)
   ) FROM merged
 )
-SELECT run_id, pg_notify('holdfast_runs', run_id), pg_notify('{event_log.CHANNEL}', run_id) FROM merged
+SELECT run_id FROM merged
 """)
 
 # Of a conversation, before a message is accepted into it: whoever else accepts or takes the turn waits meanwhile.
@@ -90,8 +91,7 @@ SELECT EXISTS (
 )
 """)
 
-# Whoever waits for the reply is woken by the commit, and what a model call without an end had reserved is free again.
-# Answers with the run that is next.
+# What a model call without an end had reserved is free again. Answers with the run that is next.
 _END = text(f"""
 WITH ended AS (
   UPDATE runs SET status = :status, degraded = :degraded, error = :error, completed_at = clock_timestamp(),
@@ -110,8 +110,8 @@ WITH ended AS (
   WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND status = 'queued' AND run_id <> :run_id
   ORDER BY position LIMIT 1
 )
-SELECT (SELECT CAST(pg_notify('holdfast_runs', run_id) AS text) FROM ended) IS NOT NULL AS has_ended,
-       {event_log.WAKING}, (SELECT agent FROM following) AS agent, (SELECT message_id FROM following) AS message_id
+SELECT EXISTS (SELECT FROM ended) AS has_ended,
+       (SELECT agent FROM following) AS agent, (SELECT message_id FROM following) AS message_id
 """)
 
 _OPEN_BEFORE = text(f"""
@@ -181,7 +181,8 @@ async def take(connection: AsyncConnection, tenant_id: str, run_id: str) -> Turn
     # The first run of a conversation has nobody before it, which most runs are.
     if row.position > 1 and await connection.scalar(_EARLIER, {**conversation, "position": row.position}):
         return None
-    await connection.execute(_TAKE, {**conversation, **event_log.parameters([RunStarted()])})
+    started = await connection.scalar(_TAKE, {**conversation, **event_log.parameters([RunStarted()])})
+    event_log.grown(connection, started)
     return taken
 
 
@@ -204,9 +205,11 @@ async def merge(connection: AsyncConnection, tenant_id: str, run_id: str, step: 
     """Have the messages that want to steer the run which has the turn join it, from its model call `step` on."""
     of_run = {"tenant_id": tenant_id, "run_id": run_id}
     await connection.execute(_LOCK, of_run)
-    merged = (await connection.execute(_MERGE, {**of_run, "step": step})).all()
+    merged = (await connection.scalars(_MERGE, {**of_run, "step": step})).all()
     if merged:
-        entries = [audit.Entry(kind="run", outcome=RunStatus.MERGED, run_id=row.run_id) for row in merged]
+        for one in merged:
+            _has_ended(connection, one)
+        entries = [audit.Entry(kind="run", outcome=RunStatus.MERGED, run_id=one) for one in merged]
         await audit.append(connection, tenant_id, *entries)
 
 
@@ -232,9 +235,15 @@ async def end(
     values = {**vars(ended), **told, "conversation_id": row.conversation_id}
     following = (await connection.execute(_END, {**of_run, **values})).one()
     if following.has_ended:
+        _has_ended(connection, run_id)
         entry = audit.Entry(kind="run", outcome=ended.status, run_id=run_id, detail=ended.error)
         await audit.append(connection, tenant_id, entry)
     return None if following.agent is None else workflow_id(tenant_id, following.agent, following.message_id)
+
+
+def _has_ended(connection: AsyncConnection, run_id: str) -> None:
+    """Have those who wait for the run look, and those who read its log."""
+    changes.note(connection, Change(STATUS, run_id), Change(LOG, run_id))
 
 
 def _last_event(ended: Ended, reply_id: str | None) -> Event:

@@ -9,17 +9,18 @@ of the same text would be a text without its beginning, and is left out: the who
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast.domain.errors import Unavailable
 from holdfast.domain.events import TERMINAL, LoggedEvent, MessageDelta
+from holdfast.domain.runs import OPEN
 from holdfast.store import event_log
+from holdfast.store.changes import LOG
 from holdfast.store.engine import Database
 from holdfast.store.event_log import Page
-from holdfast.streaming.run_changes import LOG, RunChanges, Watch
+from holdfast.streaming.run_changes import RunChanges, Watch
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,6 @@ _READS = 4
 
 #: How long to rest before reading again when the database is away, in seconds.
 _READ_AGAIN_S = 1.0
-
 
 #: How often it is asked, without an event, whether a reader may go on, in seconds.
 _ASK_AGAIN_S = 5.0
@@ -68,7 +68,10 @@ class Tail:
         Not `to_the_end`: without those to come. Outlasts an absence of the database.
         """
         is_torn = False
-        with self._changes.watching(LOG, run_id) as watch:
+        changed = self._changes.watching(
+            LOG, tenant_id, run_id, lambda head: head.last_seq > after or head.status not in OPEN
+        )
+        with changed as watch:
             while not self._is_stopping and await may_go_on():
                 watch.is_seen()
                 page = await self._until_read(tenant_id, run_id, after)
@@ -88,9 +91,8 @@ class Tail:
                     await self._until_changed(watch, may_go_on)
 
     async def _until_changed(self, watch: Watch, may_go_on: MayGoOn) -> None:
-        """Wait for a change, or until it is time to look anyway, or until the reader may not go on."""
-        look_at = time.monotonic() + self._changes.patience_s(LOG)
-        while not watch.has_changed and time.monotonic() < look_at and await may_go_on():
+        """Wait for a change, or until the reader may not go on."""
+        while not watch.has_changed and await may_go_on():
             await watch.changed(_ASK_AGAIN_S)
 
     async def _until_read(self, tenant_id: str, run_id: str, after: int) -> Page:

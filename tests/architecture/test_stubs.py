@@ -25,7 +25,7 @@ ACTIVITIES_CODE = ast.parse(
 
 def registered() -> dict[str, Callable[..., Any]]:
     """The activities of a worker, by the name they are registered under."""
-    found = wiring._activities(SETTINGS, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+    found = wiring._activities(SETTINGS, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
     named = {activity._Definition.must_from_callable(function).name: function for function in found}
     assert len(named) == len(found)
     return {name: function for name, function in named.items() if name is not None}

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import socket
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,11 +13,12 @@ import pytest
 from sqlalchemy import make_url
 
 from holdfast.domain.events import ToolCallStarted
-from holdfast.store import event_log
+from holdfast.store import changes, event_log
+from holdfast.store.changes import LOG, STATUS, Change
 from holdfast.store.engine import Database, create_engine
 from holdfast.streaming.herald import Herald
 from holdfast.testing.provider import ScriptedProvider
-from holdfast.testing.replies import Stalls, Text
+from holdfast.testing.replies import Stalls, Text, ToolCalls
 from tests.harness.caller import Caller
 from tests.harness.conditions import until
 from tests.harness.processes import api_process
@@ -25,6 +28,7 @@ from tests.harness.stage import Stage, serving_api
 _ESTABLISHED = "01"
 
 _LISTENING = "SELECT pid FROM pg_stat_activity WHERE query ~ '^LISTEN' AND datname = current_database()"
+_TELLING = "SELECT pid FROM pg_stat_activity WHERE query ~ '^SELECT pg_notify' AND datname = current_database()"
 
 COUNTED = "One two three four five six seven eight nine ten."
 
@@ -191,27 +195,89 @@ async def test_numbers_follow_commits_however_many_write(ada: Caller, stage: Sta
     assert row["last_seq"] == len(seen)
 
 
-async def test_what_grows_while_others_are_told_is_told_next(stage: Stage) -> None:
-    heard: list[str] = []
+async def test_what_a_transaction_changed_is_told_after_its_commit_alone(stage: Stage) -> None:
+    told: list[Collection[Change]] = []
+    engine = create_engine(stage.database_url, pool_size=1)
+    database = Database(engine, told.append)
+    async with database.tenant("somebody") as connection:
+        changes.note(connection, Change(LOG, "a run"), Change(LOG, "a run"))
+        before = list(told)
+    with contextlib.suppress(LookupError):
+        async with database.tenant("somebody") as connection:
+            changes.note(connection, Change(LOG, "another"))
+            raise LookupError
+    async with database.tenant("somebody"):
+        pass
+    await engine.dispose()
+
+    assert before == []
+    assert told == [{Change(LOG, "a run")}]
+
+
+@asynccontextmanager
+async def hearing(stage: Stage) -> AsyncIterator[list[Change]]:
+    """What is told while the block runs, to whomever."""
+    heard: list[Change] = []
     connection = await asyncpg.connect(make_url(stage.database_url).set(drivername="postgresql").render_as_string())
     try:
-        await connection.add_listener(event_log.CHANNEL, lambda *told: heard.append(told[-1]))
-        herald = Herald(stage.database)
-        herald.tell("first")
-        await asyncio.sleep(0)
-        for number in range(100):
-            herald.tell(f"run {number % 50}")
-        await herald.close()
-        await until(lambda: len(heard) >= 51)
+        for channel in (STATUS, LOG):
+            await connection.add_listener(channel, lambda *told: heard.append(Change(*map(str, told[2:]))))
+        yield heard
     finally:
         await connection.close()
 
-    assert sorted(heard) == sorted(["first", *(f"run {number}" for number in range(50))])
+
+async def test_those_who_wait_are_told_at_once(ada: Caller, stage: Stage, provider: ScriptedProvider) -> None:
+    """And not only found by a look."""
+    provider.script(ToolCalls([("send", {"marker": ada.tenant_id})]))
+    async with hearing(stage) as heard:
+        run = await ada.ask("send it")
+        told = {Change(STATUS, run["id"]), Change(LOG, run["id"])}
+        await until(lambda: told <= set(heard))
+        heard.clear()
+        await ada.decide(await ada.only_pending(run), "reject")
+        await ada.ended(run["id"])
+        await until(lambda: told <= set(heard))
+
+
+async def test_what_changes_while_others_are_told_is_told_next(stage: Stage) -> None:
+    engine = create_engine(stage.database_url, pool_size=1)
+    herald = Herald(engine)
+    async with hearing(stage) as heard:
+        herald.tell([Change(LOG, "first")])
+        await asyncio.sleep(0)
+        for number in range(100):
+            herald.tell([Change(LOG, f"run {number % 50}")])
+        await herald.close()
+        await until(lambda: len(heard) >= 51)
+    await engine.dispose()
+
+    assert {change.run_id for change in heard} == {"first", *(f"run {number}" for number in range(50))}
+    assert len(heard) == 51
+
+
+async def test_the_connection_that_tells_is_cut(stage: Stage) -> None:
+    engine = create_engine(stage.database_url, pool_size=1)
+    herald, before, after = Herald(engine), Change(LOG, "before"), Change(LOG, "after")
+    async with hearing(stage) as heard:
+        herald.tell([before])
+        await until(lambda: before in heard)
+        cut = await stage.rows(f"SELECT pg_terminate_backend(pid) FROM ({_TELLING}) telling")
+
+        def is_told() -> bool:
+            herald.tell([after])
+            return after in heard
+
+        await until(is_told)
+    await herald.close()
+    await engine.dispose()
+
+    assert cut
 
 
 async def test_a_database_that_is_away_is_told_nothing_and_nobody_waits_for_it() -> None:
-    away = Database(create_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nothing", pool_size=1))
+    away = create_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nothing", pool_size=1)
     herald = Herald(away)
-    herald.tell("a run")
+    herald.tell([Change(LOG, "a run")])
     await herald.close()
-    await away.close()
+    await away.dispose()

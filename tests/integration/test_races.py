@@ -32,7 +32,6 @@ from holdfast.services.provider_keys import ProviderKeys
 from holdfast.store import steps, tool_calls
 from holdfast.store.event_log import Tail
 from holdfast.store.steps import Step
-from holdfast.streaming.herald import Herald
 from holdfast.testing.provider import ScriptedProvider
 from holdfast.testing.replies import Slow, Text, ToolCalls
 from holdfast.tools.functions import tools_of_modules
@@ -332,7 +331,7 @@ async def test_a_message_that_only_a_second_attempt_saw_is_not_lost_when_the_fir
         environment.run(
             ModelActivities(
                 *(stage.database, AgentCatalogue(), pool, registry()),
-                *(ProviderKeys(stage.database, None), TenantSlots(1), Herald(stage.database)),
+                *(ProviderKeys(stage.database, None), TenantSlots(1)),
             ).call_model,
             ModelStep(ada.tenant_id, first["run_id"], 1),
         )

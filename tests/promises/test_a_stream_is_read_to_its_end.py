@@ -7,10 +7,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
+import pytest
 
 from holdfast.dev.postgres import Postgres
 from holdfast.testing.provider import ScriptedProvider
-from holdfast.testing.replies import Stalls, Text
+from holdfast.testing.replies import Stalls, Text, ToolCalls
 from tests.conftest import new_tenant
 from tests.harness.caller import Caller
 from tests.harness.conditions import until
@@ -90,6 +91,29 @@ async def test_postgresql_crashes_in_the_middle_of_a_text(
         assert [told.seq for told in log] == sorted({told.seq for told in log})
         for told in range(len(log)):
             assert _COUNTED.startswith(shown(log[:told]))
+
+
+async def test_nobody_can_be_told_that_anything_has_changed(
+    ada: Caller, stage: Stage, provider: ScriptedProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As if every process died between a commit and its telling: all is seen, only later.
+
+    And no transaction of a message notifies, or PostgreSQL would refuse it here.
+    """
+    await stage.rows("REVOKE EXECUTE ON FUNCTION pg_notify(text, text) FROM PUBLIC")
+    try:
+        run_id, seen, reading = await _begun(ada, provider)
+        provider.release()
+        await reading
+        provider.script(ToolCalls([("look_up", {"marker": "m"})]), Text("Found."))
+        reply = (await ada.ask("look"))["reply"]
+    finally:
+        await stage.rows("GRANT EXECUTE ON FUNCTION pg_notify(text, text) TO PUBLIC")
+
+    assert seen == await whole_log(ada, run_id)
+    assert shown(seen) == _COUNTED
+    assert reply == "Found."
+    assert "are not told, and will be seen late: InsufficientPrivilegeError" in caplog.text
 
 
 async def test_hundreds_read_at_once_in_bounded_memory(
