@@ -91,10 +91,7 @@ def test_a_process_finds_its_files_where_one_stands_and_its_code_where_it_is(tmp
     (tmp_path / "worker" / "__main__.py").write_text("raise SystemExit('somebody else')")
     where = {"HOLDFAST_ENVIRONMENT": "dev", "HOLDFAST_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
 
-    for variables in ({}, {"HOLDFAST_AGENTS": file.name}):
-        assert_one_line(
-            holdfast("worker", cwd=tmp_path, **where, **variables), 2, f"{file.name}:", "did you mean 'persona'"
-        )
+    assert_one_line(holdfast("worker", cwd=tmp_path, **where), 2, f"{file.name}:", "did you mean 'persona'")
 
 
 @pytest.mark.parametrize("process", ["api", "worker"])
