@@ -121,7 +121,8 @@ async def test_hundreds_read_at_once_in_bounded_memory(
 ) -> None:
     """With the few connections to the database that an API has, and while others use it."""
     run_id, _, reading = await _begun(ada, provider)
-    async with api_process(stage, tmp_path / "api.log") as (url, process):
+    variables = {"HOLDFAST_STREAMS_PER_PERSON": "0"}
+    async with api_process(stage, tmp_path / "api.log", **variables) as (url, process):
         first = await _crowd(ada, url, run_id, 10)
         before = psutil.Process(process.pid).memory_info().rss
         readers = await _crowd(ada, url, run_id, _READERS)
