@@ -132,7 +132,8 @@ class RunChanges:
             await connection.add_listener(channel, self._wake)
         while not ended.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), _ASK_S)
+                async with asyncio.timeout(_ASK_S):
+                    await ended.wait()
             async with asyncio.timeout(_ANSWER_S):
                 # Said again, it changes nothing, and among the server's connections this one is known by it.
                 await connection.execute(f"LISTEN {LOG}")
@@ -204,6 +205,8 @@ class Watch:
         self.is_waiting = True
         try:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._event.wait(), timeout_s)
+                # Not `wait_for`: before Python 3.12, a cancellation that comes along with the change is lost in it.
+                async with asyncio.timeout(timeout_s):
+                    await self._event.wait()
         finally:
             self.is_waiting = False
