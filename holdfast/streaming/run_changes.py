@@ -123,6 +123,9 @@ class RunChanges:
                         await connection.invalidate()
             except (OSError, SQLAlchemyError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
                 log.warning("listening for run changes failed, trying again: %s", type(error).__name__)
+            except Exception:
+                # Whatever nobody foresaw must not have everybody wait for a look from here on.
+                log.exception("listening for run changes met an error that nobody foresaw, trying again")
             await asyncio.sleep(_LISTEN_AGAIN_S)
 
     async def _listen_on(self, connection: Any) -> None:
