@@ -1,6 +1,7 @@
 """`/v1/responses`: OpenAI's Responses, with an agent in the place of a model."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import Header, Query, Request, Response
@@ -152,9 +153,10 @@ async def _answer(found: Services, caller: Caller, place: Place) -> ResponseAnsw
 
 
 async def _after(number: int, events: AsyncGenerator[Json]) -> AsyncGenerator[Json]:
-    async for event in events:
-        if event["sequence_number"] > number:
-            yield event
+    async with aclosing(events):
+        async for event in events:
+            if event["sequence_number"] > number:
+                yield event
 
 
 def _place(response_id: str) -> Place:

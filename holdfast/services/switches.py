@@ -124,7 +124,8 @@ class Stopper(Looking):
 
     async def _rest(self) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._looks.wait(), _REST_S)
+            async with asyncio.timeout(_REST_S):
+                await self._looks.wait()
 
     async def _stop_runs_of(self, tenant_id: str) -> int:
         async with self._room, self._database.tenant(tenant_id) as connection:

@@ -57,7 +57,12 @@ class Herald:
                     await changes.tell(await self._connected(), untold)
             except (OSError, SQLAlchemyError, asyncpg.InterfaceError, asyncpg.PostgresError, TimeoutError) as error:
                 log.warning("%s changes are not told, and will be seen late: %s", len(untold), type(error).__name__)
-                await self._disconnect()
+            except Exception:
+                # Whatever nobody foresaw must not stay with the connection, nor keep the process from closing the rest.
+                log.exception("%s changes are not told, by an error that nobody foresaw", len(untold))
+            else:
+                continue
+            await self._disconnect()
 
     async def _connected(self) -> Any:
         # A restart of PostgreSQL has closed it.

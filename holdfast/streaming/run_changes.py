@@ -123,6 +123,9 @@ class RunChanges:
                         await connection.invalidate()
             except (OSError, SQLAlchemyError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
                 log.warning("listening for run changes failed, trying again: %s", type(error).__name__)
+            except Exception:
+                # Whatever nobody foresaw must not have everybody wait for a look from here on.
+                log.exception("listening for run changes met an error that nobody foresaw, trying again")
             await asyncio.sleep(_LISTEN_AGAIN_S)
 
     async def _listen_on(self, connection: Any) -> None:
@@ -132,7 +135,8 @@ class RunChanges:
             await connection.add_listener(channel, self._wake)
         while not ended.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), _ASK_S)
+                async with asyncio.timeout(_ASK_S):
+                    await ended.wait()
             async with asyncio.timeout(_ANSWER_S):
                 # Said again, it changes nothing, and among the server's connections this one is known by it.
                 await connection.execute(f"LISTEN {LOG}")
@@ -204,6 +208,8 @@ class Watch:
         self.is_waiting = True
         try:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._event.wait(), timeout_s)
+                # Not `wait_for`: before Python 3.12, a cancellation that comes along with the change is lost in it.
+                async with asyncio.timeout(timeout_s):
+                    await self._event.wait()
         finally:
             self.is_waiting = False

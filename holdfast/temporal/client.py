@@ -238,7 +238,9 @@ async def _in_time(call: Coroutine[Any, Any, Answer], patience: timedelta = PATI
     _asked.add(asked)
     asked.add_done_callback(_answered)
     try:
-        return await asyncio.wait_for(asyncio.shield(asked), patience.total_seconds())
+        # Not `wait_for`: before Python 3.12, a cancellation that comes along with the answer is lost in it.
+        async with asyncio.timeout(patience.total_seconds()):
+            return await asyncio.shield(asked)
     except TimeoutError as error:
         raise Unavailable("Temporal does not answer.") from error
     except RPCError as error:

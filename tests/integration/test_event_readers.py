@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -273,6 +274,30 @@ async def test_the_connection_that_tells_is_cut(stage: Stage) -> None:
     await engine.dispose()
 
     assert cut
+
+
+async def test_an_error_that_nobody_foresaw_does_not_end_all_telling(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = [asyncpg.InternalClientError("cannot switch to state 12")]
+    tell = changes.tell
+
+    async def tell_later(driver: Any, committed: Collection[Change]) -> None:
+        if failing:
+            raise failing.pop()
+        await tell(driver, committed)
+
+    monkeypatch.setattr(changes, "tell", tell_later)
+    engine = create_engine(stage.database_url, pool_size=1)
+    herald = Herald(engine)
+    async with hearing(stage) as heard:
+        for run_id in ("untold", "told"):
+            herald.tell([Change(LOG, run_id)])
+            await herald.close()
+        await until(lambda: bool(heard))
+    await engine.dispose()
+
+    assert heard == [Change(LOG, "told")]
 
 
 async def test_a_database_that_is_away_is_told_nothing_and_nobody_waits_for_it() -> None:

@@ -18,6 +18,7 @@ from api.open_streams import OpenStream
 from api.openai_answers import ChatAnswer, ResponseAnswer
 from api.openai_route import as_lines, while_heard
 from holdfast.domain import events
+from holdfast.domain.errors import Unavailable
 from holdfast.domain.events import Event, LoggedEvent
 from holdfast.domain.exchanges import Place
 from holdfast.domain.model_calls import Usage
@@ -86,6 +87,18 @@ async def test_a_run_that_ends_while_it_is_looked_at_is_told_as_it_stood() -> No
     with pytest.raises(openai.APIError, match="ended early"):
         next(stream)
     assert b"[DONE]" not in lines
+
+
+async def test_a_chat_that_is_cut_off_while_a_person_is_asked_is_no_whole_answer() -> None:
+    """This process stops, or the reader may not go on, before it is said what waits for whom."""
+    asking = events.ConfirmationRequested("conf_1", "call", "call_1", "pay", {}, "0" * 64, "pay", NOW, "reject")
+    found: Any = Ending([events.RunStarted(), asking])
+    caller: Any = None
+
+    chunks = [one async for one in ChatAnswer(found, caller, asked(RunStatus.RUNNING)).chunks(with_usage=True)]
+    assert "ended early" in chunks[-1]["error"]["message"]
+    with pytest.raises(Unavailable, match="goes on"):
+        await ChatAnswer(found, caller, asked(RunStatus.RUNNING)).whole()
 
 
 async def test_a_run_whose_log_is_gone_has_its_reply() -> None:
