@@ -98,12 +98,12 @@ class ChatAnswer:
         self._stream = ChatStream(run.run_id)
 
     async def chunks(self, *, with_usage: bool, may_go_on: MayGoOn = always) -> AsyncGenerator[Json]:
-        """The chunks of its stream; the last one has an error, if it ends before the run is over."""
+        """The chunks of its stream; the last one has an error, if it ends before the answer does."""
         yield self._head.chunk({"role": "assistant", "content": ""})
         async with aclosing(self._deltas(may_go_on)) as deltas:
             async for delta in deltas:
                 yield self._head.chunk(delta)
-        if not (self._stream.is_over or self._stream.is_quiet):
+        if not self._stream.is_whole:
             # Clients take a stream that just ends for a whole answer.
             yield cut_off(f"The stream ended early, and the run goes on: GET /v1/runs/{self._head.run_id}.")
             return
@@ -123,7 +123,7 @@ class ChatAnswer:
                     pass
         except TimeoutError:
             pass
-        if not (self._stream.is_over or self._stream.is_quiet):
+        if not self._stream.is_whole:
             raise Unavailable("The run goes on; send the same again to go on waiting for it.")
         return self._head.completion(self._stream.message, self._stream.finish_reason, await self._usage())
 

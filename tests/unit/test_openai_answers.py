@@ -18,6 +18,7 @@ from api.open_streams import OpenStream
 from api.openai_answers import ChatAnswer, ResponseAnswer
 from api.openai_route import as_lines, while_heard
 from holdfast.domain import events
+from holdfast.domain.errors import Unavailable
 from holdfast.domain.events import Event, LoggedEvent
 from holdfast.domain.exchanges import Place
 from holdfast.domain.model_calls import Usage
@@ -86,6 +87,19 @@ async def test_a_run_that_ends_while_it_is_looked_at_is_told_as_it_stood() -> No
     with pytest.raises(openai.APIError, match="ended early"):
         next(stream)
     assert b"[DONE]" not in lines
+
+
+async def test_a_chat_that_is_cut_off_before_it_says_what_waits_is_no_whole_answer() -> None:
+    question = events.ConfirmationRequested(
+        "conf_a", "call", "call_a", "pay", {}, "0" * 64, "pay: confirm", NOW, "reject"
+    )
+    found: Any = Ending([events.ToolCallProposed("call_a", 1, "pay", {}, "irreversible"), question])
+    caller: Any = None
+
+    chunks = ChatAnswer(found, caller, asked(RunStatus.REQUIRES_CONFIRMATION)).chunks(with_usage=True)
+    assert "ended early" in [chunk async for chunk in chunks][-1]["error"]["message"]
+    with pytest.raises(Unavailable):
+        await ChatAnswer(found, caller, asked(RunStatus.REQUIRES_CONFIRMATION)).whole()
 
 
 async def test_a_run_whose_log_is_gone_has_its_reply() -> None:
