@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from api.projections.progress import PartialText, Progress
+from api.projections.partial_text import PartialText
 from api.projections.responses import waiting_text
 from holdfast.domain.events import TERMINAL, MessageCompleted, MessageDelta, MessageReset, ToolCallHandedOver
 from holdfast.domain.model_calls import Usage
+from holdfast.domain.progress import Progress
 from holdfast.services.run_events import Told
 
 Json = dict[str, Any]
