@@ -96,16 +96,14 @@ class ChatAnswer:
         run = request.run
         self._head = ChatHead(run.run_id, run.agent, run.created_at)
         self._stream = ChatStream(run.run_id)
-        #: Whether it ends before its run does, with what waits for a person.
-        self._waits_no_longer = False
 
     async def chunks(self, *, with_usage: bool, may_go_on: MayGoOn = always) -> AsyncGenerator[Json]:
-        """The chunks of its stream; the last one has an error, if it ends before the run is over."""
+        """The chunks of its stream; the last one has an error, if it ends before the answer does."""
         yield self._head.chunk({"role": "assistant", "content": ""})
         async with aclosing(self._deltas(may_go_on)) as deltas:
             async for delta in deltas:
                 yield self._head.chunk(delta)
-        if not (self._stream.is_over or self._waits_no_longer):
+        if not self._stream.is_whole:
             # Clients take a stream that just ends for a whole answer.
             yield cut_off(f"The stream ended early, and the run goes on: GET /v1/runs/{self._head.run_id}.")
             return
@@ -125,7 +123,7 @@ class ChatAnswer:
                     pass
         except TimeoutError:
             pass
-        if not (self._stream.is_over or self._waits_no_longer):
+        if not self._stream.is_whole:
             raise Unavailable("The run goes on; send the same again to go on waiting for it.")
         return self._head.completion(self._stream.message, self._stream.finish_reason, await self._usage())
 
@@ -140,7 +138,6 @@ class ChatAnswer:
                 except StopAsyncIteration:
                     break
                 except TimeoutError:
-                    self._waits_no_longer = True
                     for delta in stream.wait_no_longer():
                         yield delta
                     return

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from api.projections.progress import PartialText, Progress
+from api.projections.partial_text import PartialText
 from api.projections.responses import waiting_text
 from holdfast.domain.events import TERMINAL, MessageCompleted, MessageDelta, MessageReset, ToolCallHandedOver
 from holdfast.domain.model_calls import Usage
+from holdfast.domain.progress import Progress
 from holdfast.services.run_events import Told
 
 Json = dict[str, Any]
@@ -54,7 +55,8 @@ class ChatHead:
 class ChatStream:
     """Takes what is told on the way to an answer; answers with deltas, to be sent one after the other.
 
-    `is_over`: the run has ended. `is_quiet`: it waits for a person, and for nothing else; `waiting` names it.
+    `is_quiet`: the run waits for a person, and for nothing else. `is_over`: it has ended. `is_whole`: nothing more
+    belongs to the answer, since the run has ended, or what it waits for was said.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -65,6 +67,7 @@ class ChatStream:
         self.run_id = run_id
         self.calls: list[Json] = []
         self.is_over = False
+        self.is_whole = False
         self.first_step = 0
 
     @property
@@ -98,7 +101,7 @@ class ChatStream:
         if told.is_before:
             self.first_step = self._progress.step
             return []
-        self.is_over = kind in TERMINAL
+        self.is_over = self.is_whole = kind in TERMINAL
         match kind:
             case MessageDelta.TYPE:
                 begins = not self._open.told
@@ -113,11 +116,12 @@ class ChatStream:
 
     def wait_no_longer(self) -> list[Json]:
         """Say what waits for a person, and leave it at that."""
+        self.is_whole = True
         return [delta for asked in self._progress.waiting.values() for delta in self._complete(waiting_text(asked))]
 
     def close(self, reply: str | None) -> list[Json]:
         """End the answer of a run whose log is gone, with what is kept of it."""
-        self.is_over = True
+        self.is_over = self.is_whole = True
         return self._complete(reply) if reply and not self._texts else []
 
     def _say(self, text: str, *, begins: bool) -> list[Json]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from api.projections.progress import UNSUCCESSFUL, PartialText, Progress
+from api.projections.partial_text import PartialText
 from holdfast.domain.events import (
     MessageCompleted,
     MessageDelta,
@@ -28,6 +28,7 @@ from holdfast.domain.events import (
 )
 from holdfast.domain.exchanges import Place, approval_id
 from holdfast.domain.model_calls import Usage
+from holdfast.domain.progress import UNSUCCESSFUL, Progress
 from holdfast.services.run_events import Told
 
 #: How many numbers an event of the log has for events of the stream; and those of the log of one run.

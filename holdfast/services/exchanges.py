@@ -18,6 +18,7 @@ from holdfast.domain.errors import Conflict, InvalidInput, NotFound, PermissionM
 from holdfast.domain.exchanges import Approval, Exchange, Kind, Place, call_of_item, confirmation_of_item, run_of_item
 from holdfast.domain.messages import NewMessage
 from holdfast.domain.permissions import Caller, Permission
+from holdfast.domain.progress import shown_by_answer
 from holdfast.domain.runs import Run
 from holdfast.services.arrivals import decision_in
 from holdfast.services.confirmations import MAX_AT_ONCE, Confirmations, Decided
@@ -135,7 +136,7 @@ class Exchanges:
             run_id = await messages.answering(connection, tenant_id, place.run_id)
             if run_id != place.run_id:
                 after = await event_log.merged_at(connection, tenant_id, place.run_id, run_id)
-            return await event_log.asked_in(connection, tenant_id, run_id, after)
+            return shown_by_answer(await event_log.without_pieces(connection, tenant_id, run_id), after)
 
     async def _known(self, caller: Caller, exchange: Exchange) -> Known | None:
         """The conversation that a request goes on with, and the run that it follows; None: it begins one."""

@@ -19,9 +19,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.events import (
     ConfirmationDecided,
-    ConfirmationExpired,
-    ConfirmationRequested,
-    ConfirmationWithdrawn,
     Event,
     LoggedEvent,
     MessageReset,
@@ -95,14 +92,8 @@ SELECT max(seq) FROM events WHERE tenant_id = :tenant_id AND run_id = :run_id AN
   AND data ->> 'confirmation_id' = ANY(:confirmation_ids)
 """)
 
-# An answer ends where nothing but people is waited for: whatever is asked after a person's next decision (or its
-# expiry) came after the answer's end, and what was asked before it did not.
-_ASKED = text(f"""
-SELECT data ->> 'confirmation_id' FROM events
-WHERE tenant_id = :tenant_id AND run_id = :run_id AND type = '{ConfirmationRequested.TYPE}' AND seq < coalesce(
-  (SELECT min(seq) FROM events WHERE tenant_id = :tenant_id AND run_id = :run_id AND seq > :after
-     AND type IN ('{ConfirmationDecided.TYPE}', '{ConfirmationExpired.TYPE}', '{ConfirmationWithdrawn.TYPE}')),
-  2147483647)
+_WITHOUT_PIECES = text("""
+SELECT seq, type, CAST(data AS text) AS data FROM events WHERE tenant_id = :tenant_id AND run_id = :run_id ORDER BY seq
 """)
 
 _IS_DECISION = text(f"""
@@ -236,10 +227,10 @@ async def is_decision(connection: AsyncConnection, tenant_id: str, run_id: str, 
     return bool(await connection.scalar(_IS_DECISION, values))
 
 
-async def asked_in(connection: AsyncConnection, tenant_id: str, run_id: str, after: int) -> frozenset[str]:
-    """The confirmations that the answer shows which begins after an event."""
-    values = {"tenant_id": tenant_id, "run_id": run_id, "after": after}
-    return frozenset((await connection.execute(_ASKED, values)).scalars())
+async def without_pieces(connection: AsyncConnection, tenant_id: str, run_id: str) -> list[LoggedEvent]:
+    """The log of a run as it stands, without the pieces of text."""
+    rows = await connection.execute(_WITHOUT_PIECES, {"tenant_id": tenant_id, "run_id": run_id})
+    return [LoggedEvent(row.seq, row.type, row.data) for row in rows]
 
 
 async def merged_at(connection: AsyncConnection, tenant_id: str, run_id: str, merged_into: str) -> int:

@@ -89,16 +89,17 @@ async def test_a_run_that_ends_while_it_is_looked_at_is_told_as_it_stood() -> No
     assert b"[DONE]" not in lines
 
 
-async def test_a_chat_that_is_cut_off_while_a_person_is_asked_is_no_whole_answer() -> None:
-    """This process stops, or the reader may not go on, before it is said what waits for whom."""
-    asking = events.ConfirmationRequested("conf_1", "call", "call_1", "pay", {}, "0" * 64, "pay", NOW, "reject")
-    found: Any = Ending([events.RunStarted(), asking])
+async def test_a_chat_that_is_cut_off_before_it_says_what_waits_is_no_whole_answer() -> None:
+    question = events.ConfirmationRequested(
+        "conf_a", "call", "call_a", "pay", {}, "0" * 64, "pay: confirm", NOW, "reject"
+    )
+    found: Any = Ending([events.ToolCallProposed("call_a", 1, "pay", {}, "irreversible"), question])
     caller: Any = None
 
-    chunks = [one async for one in ChatAnswer(found, caller, asked(RunStatus.RUNNING)).chunks(with_usage=True)]
-    assert "ended early" in chunks[-1]["error"]["message"]
-    with pytest.raises(Unavailable, match="goes on"):
-        await ChatAnswer(found, caller, asked(RunStatus.RUNNING)).whole()
+    chunks = ChatAnswer(found, caller, asked(RunStatus.REQUIRES_CONFIRMATION)).chunks(with_usage=True)
+    assert "ended early" in [chunk async for chunk in chunks][-1]["error"]["message"]
+    with pytest.raises(Unavailable):
+        await ChatAnswer(found, caller, asked(RunStatus.REQUIRES_CONFIRMATION)).whole()
 
 
 async def test_a_run_whose_log_is_gone_has_its_reply() -> None:

@@ -11,6 +11,7 @@ from holdfast.domain import events
 from holdfast.domain.events import Event, LoggedEvent
 from holdfast.domain.exchanges import Place
 from holdfast.domain.model_calls import Usage
+from holdfast.domain.progress import shown_by_answer
 from holdfast.services.run_events import Told
 
 ULID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
@@ -148,6 +149,32 @@ def test_an_answer_ends_where_nothing_but_people_is_waited_for() -> None:
         "2",
         '{"amount":1}',
     )
+
+
+def test_a_yes_is_to_what_the_answer_before_it_has_shown() -> None:
+    log = [
+        events.RunStarted(),
+        proposed("call_a"),
+        proposed("call_c", "look_up"),
+        asked("a", "call_a"),
+        # Somebody decides while the answer still goes on, which then ends with another question.
+        events.ConfirmationDecided("conf_a", "reject", None, None),
+        events.ToolCallRejected("call_a", "pay", "no"),
+        events.ToolCallSucceeded("call_c", "look_up", "1", is_cut=False),
+        proposed("call_b", step=2),
+        asked("b", "call_b"),
+        events.ConfirmationDecided("conf_b", "approve", None, None),
+        events.ToolCallSucceeded("call_b", "pay", "2", is_cut=False),
+        proposed("call_d", step=3),
+        asked("d", "call_d"),
+    ]
+    logged = [told.event for told in as_told(*log)]
+    for after, name in ((0, "b"), (10, "d")):
+        _, stream = streamed(as_told(*log, after=after), after)
+        (request,) = (item["id"] for item in stream.response()["output"] if item["type"] == "mcp_approval_request")
+        assert request == f"mcpr_{name}_{'0' * 64}"
+        assert shown_by_answer(logged, after) == {f"conf_{name}"}
+    assert shown_by_answer(logged[:4], 0) == frozenset(), "an answer that goes on has asked nothing yet"
 
 
 def test_how_a_run_ends_is_how_its_response_ends() -> None:

@@ -4,7 +4,8 @@ An answer ends where the run ends, or where it is *quiet*: something waits for a
 can be read off the log alone, so they are the same for whoever reads it, whenever.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from holdfast.domain.confirmations import Resolution
@@ -13,6 +14,7 @@ from holdfast.domain.events import (
     ConfirmationExpired,
     ConfirmationRequested,
     ConfirmationWithdrawn,
+    LoggedEvent,
     MessageCompleted,
     ToolCallAmbiguous,
     ToolCallDenied,
@@ -40,34 +42,6 @@ UNSUCCESSFUL = frozenset(
 )
 _CALL_ENDS = UNSUCCESSFUL | {ToolCallSucceeded.TYPE, ToolCallHandedOver.TYPE}
 _DECISION_ENDS = frozenset({ConfirmationDecided.TYPE, ConfirmationExpired.TYPE, ConfirmationWithdrawn.TYPE})
-
-
-class PartialText:
-    """What was told of a text that comes in pieces: from its first that can be seen on, since a step may have no other.
-
-    `told`: all of it so far; empty, as long as nothing was.
-    """
-
-    def __init__(self) -> None:
-        self.told = ""
-        self._held = ""
-        self._step: int | None = None
-
-    def add(self, step: int, piece: str) -> str:
-        """What is to be told now that a piece has come."""
-        if step != self._step and not self.told:
-            self._held = ""
-        self._step = step
-        if not self.told and not (self._held + piece).strip():
-            self._held += piece
-            return ""
-        piece, self._held = self._held + piece, ""
-        self.told += piece
-        return piece
-
-    def rest(self, whole: str) -> str | None:
-        """What is still to be told of the whole text; None: what was told is no beginning of it."""
-        return whole[len(self.told) :] if whole.startswith(self.told) else None
 
 
 class Progress:
@@ -119,3 +93,13 @@ class Progress:
             self._going_on.add(asked["tool_call_id"])
         if data.get("edited_arguments") is not None:
             self.arguments[asked["tool_call_id"]] = data["edited_arguments"]
+
+
+def shown_by_answer(log: Iterable[LoggedEvent], after: int) -> frozenset[str]:
+    """The confirmations that the answer ends with which begins after an event; none, while it goes on."""
+    progress = Progress()
+    for event in log:
+        progress.take(event.type, json.loads(event.data))
+        if event.seq > after and progress.is_quiet:
+            return frozenset(progress.waiting)
+    return frozenset()
