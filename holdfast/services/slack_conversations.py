@@ -8,6 +8,7 @@ from holdfast.channels.slack_cards import is_whole
 from holdfast.domain import events
 from holdfast.domain.confirmations import Confirmation, Decision
 from holdfast.domain.deliveries import Subscription
+from holdfast.domain.errors import Conflict
 from holdfast.domain.slack import SlackThread
 from holdfast.store import slack_posts, slack_threads, subscriptions, turns
 from holdfast.store.turns import Conversation
@@ -48,10 +49,15 @@ async def conversation_of(connection: AsyncConnection, tenant_id: str, thread: S
 async def has_been_shown(
     connection: AsyncConnection, tenant_id: str, asked: Confirmation, said_at: datetime, decision: Decision
 ) -> bool:
-    """Whether who said "yes" or "no" at a moment had before their eyes what they decide: to approve, all of it.
+    """Whether who said "yes" or "no" at a moment had before their eyes what they decide.
 
     Both moments are Slack's, which tells of a message up to hours after it was written, and may show a card as late.
+
+    Raises:
+        Conflict: they approve more than the card shows.
     """
     shown_at = await slack_posts.shown_at(connection, tenant_id, asked.confirmation_id, asked.created_at)
     is_shown = shown_at is not None and shown_at <= said_at
-    return is_shown and (decision is not Decision.APPROVE or is_whole(asked))
+    if is_shown and decision is Decision.APPROVE and not is_whole(asked):
+        raise Conflict(f"The card shows only a part of what {asked.tool} would run with; approve it as the card says.")
+    return is_shown
