@@ -7,6 +7,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from asyncpg.exceptions import InvalidCachedStatementError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -117,6 +118,8 @@ class Database:
         except StatementError as error:
             if _is_away(error):
                 raise Unavailable("The database can't be reached.") from error
+            if _is_of_other_columns(error):
+                raise Unavailable("The database was migrated in this moment.") from error
             raise
 
     async def check_role(self) -> None:
@@ -180,6 +183,11 @@ def _is_away(error: StatementError) -> bool:
     # 57P01 to 57P03: the server shuts down, crashed, or is starting up; 08xxx: the connection broke.
     state = str(getattr(error.orig, "sqlstate", None) or "")
     return state.startswith(("57P0", "08"))
+
+
+def _is_of_other_columns(error: StatementError) -> bool:
+    """Whether a table has other columns than when the statement was prepared: the next time it is prepared anew."""
+    return isinstance(getattr(error.orig, "__cause__", None), InvalidCachedStatementError)
 
 
 def _first_line(error: Exception) -> str:

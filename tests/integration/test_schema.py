@@ -8,10 +8,12 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from asyncpg import CheckViolationError
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from holdfast.domain import confirmations, runs, tools
+from holdfast.domain.errors import Unavailable
+from holdfast.store.engine import Database, create_engine
 from holdfast.store.tables.schema import metadata
 from tests.harness.caller import Caller
 from tests.harness.stage import Stage
@@ -97,3 +99,19 @@ async def test_a_wrong_transition_is_impossible_also_for_the_owner(ada: Caller, 
     for status in ("running", "queued", "failed"):
         with pytest.raises(CheckViolationError, match="can't go from"):
             await stage.rows("UPDATE runs SET status = $2 WHERE run_id = $1", run["id"], status)
+
+
+async def test_a_process_that_runs_through_a_migration_says_once_to_try_again(stage: Stage) -> None:
+    database = Database(create_engine(stage.owner_url, pool_size=1))
+
+    async def run(statement: str) -> None:
+        async with database.tenant("somebody") as connection:
+            await connection.execute(text(statement))
+
+    await run("CREATE TEMPORARY TABLE migrated AS SELECT 1 AS one")
+    await run("SELECT * FROM migrated")
+    await run("ALTER TABLE migrated ADD COLUMN two int")
+    with pytest.raises(Unavailable, match="migrated"):
+        await run("SELECT * FROM migrated")
+    await run("SELECT * FROM migrated")
+    await database.close()
