@@ -9,12 +9,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from tests.harness.caller import Caller
 from tests.harness.conditions import until
 
 _HOLDFAST = str(Path(sys.executable).parent / "holdfast")
+
+#: How long to wait for what is to be shown, in seconds: less than a test may take, so that it says what was shown.
+_SHOWN_WITHIN_S = 60
 
 #: What moves the cursor, colours and clears.
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|[78])")
@@ -35,7 +39,11 @@ class Terminal:
 
     async def shows(self, text: str, times: int = 1) -> None:
         """Wait until a text has been shown so often."""
-        await until(lambda: self.seen.count(text) >= times or self._fail_at_the_end(text))
+        try:
+            async with asyncio.timeout(_SHOWN_WITHIN_S):
+                await until(lambda: self.seen.count(text) >= times or self._fail_at_the_end(text))
+        except TimeoutError:
+            raise AssertionError(f"{text!r} was not shown: {self.seen}") from None
 
     def type(self, line: str) -> None:
         """Type a line."""
@@ -79,6 +87,8 @@ def at_a_terminal(caller: Caller, *arguments: str, url: str | None = None) -> It
         stdout=slave,
         stderr=slave,
         start_new_session=True,
+        # Tests that a script runs in the background ignore Ctrl-C, and what they start would, too.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     os.close(slave)
     terminal = Terminal(process, master)
