@@ -51,7 +51,7 @@ class Relay(Looking):
         self._workflows = workflows
         self._deliveries = deliveries
         self._changes = changes
-        self._watch: Watch | None = None
+        self._watch = Watch()
 
     async def relay_due(self) -> int:
         """Say one batch of words that are due; answers with how many Temporal acknowledged."""
@@ -67,17 +67,15 @@ class Relay(Looking):
         return len(acknowledged)
 
     async def _run(self) -> None:
-        with self._changes.watching_outbox() as self._watch:
+        with self._changes.watching_outbox(self._watch):
             await super()._run()
 
     async def _look(self) -> None:
-        assert self._watch is not None
         self._watch.is_seen()
         while await self.relay_due() == _BATCH:
             continue
 
     async def _rest(self) -> None:
-        assert self._watch is not None
         await self._watch.changed(_REST_S)
 
     async def _say(self, word: Word) -> bool:

@@ -91,9 +91,9 @@ class RunChanges:
         """
         return self._watching(Change(channel, run_id), Watch(tenant_id, is_news))
 
-    def watching_outbox(self) -> contextlib.AbstractContextManager["Watch"]:
-        """A watch on what only the relay says; it looks by itself, too."""
-        return self._watching(Change(OUTBOX), Watch())
+    def watching_outbox(self, watch: "Watch") -> contextlib.AbstractContextManager["Watch"]:
+        """Have a watch notice what only the relay says; it looks by itself, too."""
+        return self._watching(Change(OUTBOX), watch)
 
     def wake_all(self) -> None:
         """Let everybody look, since they are to stop."""
