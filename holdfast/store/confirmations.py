@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Interval, Text, bindparam, select, text
+from sqlalchemy import Interval, Select, Text, bindparam, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -242,8 +242,7 @@ async def outcome_asked(connection: AsyncConnection, tenant_id: str, tool_call_i
         .order_by(confirmations.c.attempt.desc())
         .limit(1)
     )
-    row = (await connection.execute(query)).one_or_none()
-    return None if row is None else confirmation_from_row(row)
+    return await found_by(connection, query)
 
 
 async def is_overdue(connection: AsyncConnection, tenant_id: str, confirmation_id: str) -> bool:
@@ -276,8 +275,7 @@ async def find(connection: AsyncConnection, tenant_id: str, confirmation_id: str
         confirmations.c.confirmation_id == confirmation_id,
         of_runs_in(view, confirmations),
     )
-    row = (await connection.execute(query)).one_or_none()
-    return None if row is None else confirmation_from_row(row)
+    return await found_by(connection, query)
 
 
 async def page(
@@ -304,6 +302,12 @@ async def page(
     if after is not None:
         query = query.where(confirmations.c.confirmation_id > after)
     return [confirmation_from_row(row) for row in await connection.execute(query)]
+
+
+async def found_by(connection: AsyncConnection, query: Select[Any]) -> Confirmation | None:
+    """The confirmation that a query finds; None: it finds none. It must find no two."""
+    row = (await connection.execute(query)).one_or_none()
+    return None if row is None else confirmation_from_row(row)
 
 
 def confirmation_from_row(row: Any) -> Confirmation:

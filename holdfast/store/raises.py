@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSON
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.domain.confirmations import Confirmation, ConfirmationKind
-from holdfast.store.confirmations import confirmation_from_row
+from holdfast.store.confirmations import confirmation_from_row, found_by
 from holdfast.store.tables.runs import confirmations
 
 _REQUEST = text("""
@@ -71,8 +71,7 @@ async def newest(connection: AsyncConnection, tenant_id: str, run_id: str, step:
         .order_by(confirmations.c.confirmation_id.desc())
         .limit(1)
     )
-    row = (await connection.execute(query)).one_or_none()
-    return None if row is None else confirmation_from_row(row)
+    return await found_by(connection, query)
 
 
 async def pending(connection: AsyncConnection, tenant_id: str) -> list[Confirmation]:
