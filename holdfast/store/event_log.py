@@ -17,13 +17,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast.domain.events import (
-    ConfirmationDecided,
-    Event,
-    LoggedEvent,
-    MessageReset,
-    RunMerged,
-)
+from holdfast.domain.events import ConfirmationDecided, Event, LoggedEvent, MessageReset, RunMerged
 from holdfast.domain.runs import OPEN
 from holdfast.store import changes
 from holdfast.store.changes import LOG, Change
